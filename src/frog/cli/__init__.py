@@ -1,0 +1,1 @@
+"""Arguments to api to report; no arithmetic."""

@@ -1,0 +1,1 @@
+"""Columns of the report, verdicts, and the one streaming pass that fills them."""

@@ -1,0 +1,1 @@
+"""A report becomes a table, a file, a page."""

@@ -154,7 +154,7 @@ def check_mapped(index: Path, weight_map: Mapping[str, str], found: Mapping[str,
 def _read_shards(
     shards: Sequence[Path], weight_map: Mapping[str, str] | None, index: Path, notes: list[str]
 ) -> list[StoredTensor]:
-    """Tensors of several files; a name that occurs twice is an error, one not in the index a note."""
+    """Tensors of several files; a name twice is an error, one not in the index a note."""
     tensors: list[StoredTensor] = []
     found: dict[str, str] = {}
     for shard in shards:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ class ViewLoader:
         in a stack, have the same digest where their matrices have the same bytes.
         """
         codes = self.tensor.codes()
-        shape = views.view_shape(self.view)
+        shape = matrix_shape(self.view)
         digest = _digest(shape, self.tensor.dtype)
         size = max(1, SLAB_BYTES // max(1, shape[1] * codes.itemsize))
         for slab in _slabs(codes, self.view, 0, size):
@@ -99,9 +100,18 @@ class ProductLoader:
 def _slabs(codes: np.ndarray, view: MatrixView, axis: int, size: int) -> Iterator[np.ndarray]:
     """Slabs of undecoded codes, rows for ``axis`` 0, columns for 1."""
     take = views.take_rows if axis == 0 else views.take_columns
-    length = views.view_shape(view)[axis]
+    length = matrix_shape(view)[axis]
     for start in range(0, length, size):
         yield take(codes, view, start, min(start + size, length))
+
+
+def matrix_shape(view: MatrixView) -> tuple[int, int]:
+    """(m, n) of the matrix that a view picks."""
+    length = [
+        1 if isinstance(pick, int) else len(range(size)[slice(*pick)])
+        for size, pick in zip(view.grid, view.index, strict=True)
+    ]
+    return math.prod(length[a] for a in view.rows), math.prod(length[a] for a in view.columns)
 
 
 def _digest(shape: tuple[int, int], dtype: str) -> hashlib.blake2b:

@@ -6,6 +6,7 @@ one of the hub's is fetched (or found in its cache); modules and mappings are li
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 import sys
@@ -97,9 +98,7 @@ def _list_path(path: Path, shown: str | None = None) -> TensorList:
         raise ModelError(f"{path} is not a file that FROG reads. A model is {ACCEPTED}")
     if shown is None:
         return listed
-    from dataclasses import replace
-
-    return replace(listed, path=shown)
+    return dataclasses.replace(listed, path=shown)
 
 
 def _list_folder(path: Path) -> TensorList:

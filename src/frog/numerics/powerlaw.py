@@ -168,7 +168,7 @@ def _smallest_distance(
     low, high = scan.band(BAND * ks)
     away = scan.runner_up(slope - fit.stderr, slope + fit.stderr)
     shorter = TailScan(logs[:-1], min_tail=min_tail, resolution=resolution)
-    second = shorter.best(guess=min(start, len(logs) - 3))
+    second = shorter.best(like=scan)
     return replace(
         fit,
         band_low=1.0 + low,

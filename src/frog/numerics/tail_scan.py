@@ -10,7 +10,10 @@ D_i compares with the left edge k/n_i of each step of the empirical distribution
 reference tool of the field does (two-sided distances pick other tails).
 
 D_i is a maximum over k, so the maximum over *some* k is a lower bound. Most tails are ruled out
-by a few k; the few that remain are computed in full. Nothing is approximated.
+by a few evenly spaced k. Of what remains, the tail of lowest bound is computed in full, and the
+place where *its* distance is largest is tried on all others: tails that start near each other
+disagree with the law at the same place, so the bounds become sharp after a few rounds. What no
+bound rules out is computed in full. Nothing is approximated.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ import math
 
 import numpy as np
 
-COARSE = 16  # points of the first bound
-FINER = (64, 256)  # points of the bounds for what the first one leaves
+COARSE = 3  # log2 of the number of points of the first bound
+BATCH = 4  # starts computed in full per round
 CHUNK = 1 << 15  # elements computed at once: a few arrays of this size fit into a core's cache
 SLACK = 1.0 + 1e-12  # a bound and a distance of equal value may differ in the last bit
 
@@ -44,26 +47,29 @@ class TailScan:
         self.sizes = np.arange(n, 0, -1, dtype=np.float64)
         # Summed from the spacings: no term is negative, so nothing cancels.
         sums = np.zeros(n)
-        sums[:-1] = np.cumsum((np.diff(logs) * self.sizes[1:])[::-1])[::-1]
+        sums[:-1] = np.cumsum(((logs[1:] - logs[:-1]) * self.sizes[1:])[::-1])[::-1]
         valid = (logs[-1] - logs > resolution) & (sums > 0.0)
         valid[max(n - max(min_tail, 2) + 1, 0) :] = False
         self.starts = np.flatnonzero(valid)
         self.slopes = np.divide(self.sizes, sums, out=np.zeros(n), where=valid)
-        self._bounds = np.full(n, np.inf)
+        self._counts = np.arange(n)
+        self._bounds = np.full(n, -1.0)
+        self._worst = np.arange(n)  # where the largest deviation found so far lies, as an index
         self._known = np.full(n, np.nan)
-        self._smallest = math.inf
-        self._order: np.ndarray | None = None
 
     # ------------------------------------------------------------------ questions
 
-    def best(self, guess: int | None = None) -> int:
+    def best(self, like: TailScan | None = None) -> int:
         """First start of smallest distance; -1 when there is no candidate.
 
-        ``guess`` is a start that is likely to be good: it only saves time.
+        ``like`` is a finished scan of nearly the same sample: it only saves time.
         """
         if not len(self.starts):
             return -1
-        self._refine(guess)
+        if like is None:
+            self._spread()
+        else:
+            self._follow(like)
         return self._first_smallest(self.starts)
 
     def distance(self, start: int) -> float:
@@ -78,6 +84,7 @@ class TailScan:
         """
         rows = self.starts[self._bounds[self.starts] <= limit * SLACK]
         rows = rows[np.argsort(self.slopes[rows], kind="stable")]
+        self._compute(np.concatenate([rows[:BATCH], rows[BATCH:][-BATCH:]]))
         return self._first_within(rows, limit), self._first_within(rows[::-1], limit)
 
     def runner_up(self, low: float, high: float) -> float:
@@ -90,85 +97,88 @@ class TailScan:
 
     # -------------------------------------------------------------------- machinery
 
-    def _refine(self, guess: int | None) -> None:
-        """Bounds of all starts, sharper where the coarse ones do not decide."""
-        rows = self.starts
-        self._bounds[rows] = self._sampled(rows, COARSE)
-        self._try(rows, guess)
-        for points in FINER:
-            rows = self.starts[self._bounds[self.starts] <= self._smallest * SLACK]
-            # A full distance costs about as much as this many points: sharpen only above that.
-            if len(rows) * self.sizes[rows[0]] < CHUNK or self.sizes[rows[0]] < 4 * points:
-                return
-            self._bounds[rows] = np.maximum(self._bounds[rows], self._sampled(rows, points))
-            self._try(rows, None)
-
-    def _try(self, rows: np.ndarray, guess: int | None) -> None:
-        """Compute the start of lowest bound (and the guess): an upper bound of the minimum."""
-        first = int(rows[np.argmin(self._bounds[rows])])
-        picks = {first} if guess is None or not self.slopes[guess] else {first, guess}
-        self._compute(np.array(sorted(picks)))
-
     def _first_smallest(self, rows: np.ndarray) -> int:
         """First start of smallest D among ``rows``, by rising bound until no bound is below."""
-        best = np.nanmin(self._known[rows], initial=math.inf)
-        todo = rows[self._bounds[rows] <= best * SLACK]
-        todo = todo[np.argsort(self._bounds[todo], kind="stable")]
-        step, place = 4, 0
-        while place < len(todo) and self._bounds[todo[place]] <= best * SLACK:
-            part = todo[place : place + step]
+        best = float(np.nanmin(self._known[rows], initial=math.inf))
+        todo = rows[np.isnan(self._known[rows])]
+        while True:
+            todo = todo[self._bounds[todo] <= best * SLACK]
+            if not len(todo):
+                return int(rows[np.flatnonzero(self._known[rows] == best)[0]])
+            order = np.argsort(self._bounds[todo], kind="stable")
+            part, todo = todo[order[:BATCH]], todo[order[BATCH:]]
             self._compute(part)
             best = min(best, float(self._known[part].min()))
-            place, step = place + step, 2 * step
-        return int(rows[np.flatnonzero(self._known[rows] == best)[0]])
+            self._share(part, todo)
 
     def _first_within(self, rows: np.ndarray, limit: float) -> float:
         """b of the first of ``rows`` with D <= ``limit``."""
-        step, place = 2, 0
-        while place < len(rows):
-            part = rows[place : place + step]
+        while True:
+            rows = rows[self._bounds[rows] <= limit * SLACK]
+            if not len(rows):
+                return math.nan
+            part = rows[:BATCH]
             self._compute(part)
             hits = np.flatnonzero(self._known[part] <= limit)
             if len(hits):
                 return float(self.slopes[part[hits[0]]])
-            place, step = place + step, 2 * step
-        return math.nan
+            rows = rows[BATCH:]
+            self._share(part, rows)
 
-    def _sampled(self, rows: np.ndarray, points: int) -> np.ndarray:
-        """Lower bounds of D: the maximum over ``points`` evenly spaced k."""
-        out = np.empty(len(rows))
-        steps = np.arange(1, points + 1)
-        chunk = max(CHUNK // points, 1)
-        for at in range(0, len(rows), chunk):
-            part = rows[at : at + chunk]
-            last = (len(self.logs) - 1 - part)[:, None]
-            out[at : at + chunk] = self._deviation(part, last * steps // points)
-        return out
+    def _spread(self) -> None:
+        """First bounds: the maximum over a few evenly spaced k."""
+        steps = np.arange(1, (1 << COARSE) + 1)
+        chunk = CHUNK >> COARSE
+        for at in range(0, len(self.starts), chunk):
+            rows = self.starts[at : at + chunk]
+            last = (len(self.logs) - 1 - rows)[:, None]
+            self._raise(rows, (last * steps) >> COARSE)
 
-    def _deviation(self, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """max over the given k (rows, points) of |model - empirical| distribution."""
-        rows = rows[:, None]
-        gaps = self.logs[rows + offsets]
-        gaps -= self.logs[rows]
-        gaps *= -self.slopes[rows]
-        np.exp(gaps, out=gaps)
-        np.subtract(1.0, gaps, out=gaps)
-        gaps -= offsets / self.sizes[rows]
-        np.abs(gaps, out=gaps)
-        return gaps.max(axis=1)
+    def _follow(self, like: TailScan) -> None:
+        """First bounds: one k each, where the similar scan found its largest deviation."""
+        last = len(self.logs) - 1
+        rows = self.starts[self.starts < len(like.logs)]
+        self._raise(rows, (np.minimum(like._worst[rows], last) - rows)[:, None])
+
+    def _share(self, done: np.ndarray, rows: np.ndarray) -> None:
+        """Try the places of largest deviation of the starts just computed on other starts."""
+        if len(rows):
+            self._raise(rows, np.maximum(self._worst[done] - rows[:, None], 0))
+
+    def _raise(self, rows: np.ndarray, offsets: np.ndarray) -> None:
+        """Raise the bounds of ``rows`` by the deviations at the given k (rows, points)."""
+        found = self._deviation(rows, offsets)
+        at = found.argmax(axis=1)
+        pick = np.arange(len(rows))
+        found = found[pick, at]
+        higher = found > self._bounds[rows]
+        rows = rows[higher]
+        self._bounds[rows] = found[higher]
+        self._worst[rows] = rows + offsets[pick, at][higher]
 
     def _compute(self, rows: np.ndarray) -> None:
         """Full D of the starts that are not known yet."""
         rows = rows[np.isnan(self._known[rows])]
         if not len(rows):
             return
-        width = int(self.sizes[rows.min()])
-        chunk = max(CHUNK // width, 1)
-        for at in range(0, len(rows), chunk):
-            part = rows[at : at + chunk]
-            last = (len(self.logs) - 1 - part)[:, None]
+        width = len(self.logs) - int(rows.min())
+        step = max(CHUNK // width, 1)
+        for at in range(0, len(rows), step):
+            part = rows[at : at + step]
             # Beyond the end of a shorter tail its last point is repeated: the maximum stays.
-            offsets = np.minimum(np.arange(width), last)
-            self._known[part] = self._deviation(part, offsets)
-        self._bounds[rows] = self._known[rows]
-        self._smallest = min(self._smallest, float(self._known[rows].min()))
+            offsets = np.minimum(self._counts[:width], (len(self.logs) - 1 - part)[:, None])
+            found = self._deviation(part, offsets)
+            places = found.argmax(axis=1)
+            self._known[part] = self._bounds[part] = found[np.arange(len(part)), places]
+            self._worst[part] = part + places
+
+    def _deviation(self, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """|model - empirical| distribution at the given k (rows, points)."""
+        rows = rows[:, None]
+        out = self.logs[rows + offsets]
+        out -= self.logs[rows]
+        out *= -self.slopes[rows]
+        np.exp(out, out=out)
+        np.subtract(1.0, out, out=out)
+        out -= offsets / self.sizes[rows]
+        return np.abs(out, out=out)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from frog.numerics import views
 from frog.types import MatrixView
+from frog.weights.quantised import StackedTensor
 from frog.weights.stored import AdapterPair, StoredTensor
 
 SLAB_BYTES = 16 << 20
@@ -29,12 +29,12 @@ class ViewLoader:
 
     def load(self) -> np.ndarray:
         """The whole (m, n) matrix, float32 or float64."""
-        return self._decode(views.take(self.tensor.codes(), self.view))
+        return self._decode(views.take(*_read(self.tensor, self.view)))
 
     def blocks(self, axis: int, size: int) -> Iterator[np.ndarray]:
         """Consecutive slabs of at most ``size`` rows (``axis=0``) or columns (``axis=1``)."""
-        codes = self.tensor.codes()
-        for slab in _slabs(codes, self.view, axis, size):
+        codes, view = _read(self.tensor, self.view)
+        for slab in _slabs(codes, view, axis, size):
             yield self._decode(slab)
 
     def fingerprint(self) -> str:
@@ -43,11 +43,11 @@ class ViewLoader:
         The content decides: a file and a live model, or an expert stored alone and one stored
         in a stack, have the same digest where their matrices have the same bytes.
         """
-        codes = self.tensor.codes()
-        shape = matrix_shape(self.view)
+        codes, view = _read(self.tensor, self.view)
+        shape = views.view_shape(view)
         digest = _digest(shape, self.tensor.dtype)
         size = max(1, SLAB_BYTES // max(1, shape[1] * codes.itemsize))
-        for slab in _slabs(codes, self.view, 0, size):
+        for slab in _slabs(codes, view, 0, size):
             digest.update(np.ascontiguousarray(slab).data)
         return digest.hexdigest()
 
@@ -100,18 +100,25 @@ class ProductLoader:
 def _slabs(codes: np.ndarray, view: MatrixView, axis: int, size: int) -> Iterator[np.ndarray]:
     """Slabs of undecoded codes, rows for ``axis`` 0, columns for 1."""
     take = views.take_rows if axis == 0 else views.take_columns
-    length = matrix_shape(view)[axis]
+    length = views.view_shape(view)[axis]
     for start in range(0, length, size):
         yield take(codes, view, start, min(start + size, length))
 
 
-def matrix_shape(view: MatrixView) -> tuple[int, int]:
-    """(m, n) of the matrix that a view picks."""
-    length = [
-        1 if isinstance(pick, int) else len(range(size)[slice(*pick)])
-        for size, pick in zip(view.grid, view.index, strict=True)
-    ]
-    return math.prod(length[a] for a in view.rows), math.prod(length[a] for a in view.columns)
+def _read(tensor: StoredTensor, view: MatrixView) -> tuple[np.ndarray, MatrixView]:
+    """Codes, and the view that picks the matrix from them: of one member where that is enough."""
+    at = view.index[0] if view.index else None
+    member = isinstance(tensor, StackedTensor) and isinstance(at, int)
+    if not member or view.grid[0] != tensor.shape[0]:
+        return tensor.codes(), view
+    # Unpacking a stack of experts for the sake of one would cost their number squared.
+    alone = replace(
+        view,
+        tensor_shape=(1, *view.tensor_shape[1:]),
+        grid=(1, *view.grid[1:]),
+        index=(0, *view.index[1:]),
+    )
+    return tensor.member(at)[None], alone
 
 
 def _digest(shape: tuple[int, int], dtype: str) -> hashlib.blake2b:

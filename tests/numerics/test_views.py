@@ -120,7 +120,11 @@ def test_heads_are_where_gpt_neox_keeps_them():
 
 def test_simple_layouts_share_memory():
     W = np.zeros((6, 4))
-    for view in (views.plain(W.shape), views.third(W.shape, 1), views.transposed(views.plain((6, 4)))):
+    for view in (
+        views.plain(W.shape),
+        views.third(W.shape, 1),
+        views.transposed(views.plain((6, 4))),
+    ):
         assert np.shares_memory(views.take(W, view), W)
         assert np.shares_memory(views.take_rows(W, view, 1, 2), W)
 

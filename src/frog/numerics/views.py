@@ -93,9 +93,7 @@ def entries(view: MatrixView, rows: Any, columns: Any) -> np.ndarray:
     rows, columns = np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
     for word, index, length in (("rows", rows, m), ("columns", columns, n)):
         if index.size and not (index.min() >= 0 and index.max() < length):
-            raise ViewError(
-                f"{word} must lie in 0..{length - 1}, got {index.min()}..{index.max()}"
-            )
+            raise ViewError(f"{word} must lie in 0..{length - 1}, got {index.min()}..{index.max()}")
     strides = _strides(view.grid)
     start = sum(
         (x if isinstance(x, int) else x[0]) * stride

@@ -1,0 +1,186 @@
+"""The name table: what a tensor's name says of it. A model family is one row here.
+
+Patterns match the end of a name (without ``.weight``), on the border of a component. The first
+row that matches wins; rows that name more components come before rows that name fewer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """Names that end so have this role; ``averaged`` says whether they enter model means."""
+
+    pattern: re.Pattern[str]
+    role: str
+    averaged: bool = True
+
+
+def _rows(*rows: tuple[str, str], averaged: bool = True) -> tuple[Row, ...]:
+    return tuple(Row(_ending(pattern), role, averaged) for pattern, role in rows)
+
+
+def _ending(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|[.])(?:{pattern})$")
+
+
+BIAS = re.compile(r"(?:^|[._])bias(?:_[a-z]+(?:_l\d+(?:_reverse)?)?)?$")
+"""Also ``gate_up_proj_bias`` (2-D in GPT-OSS) and ``bias_ih_l0``."""
+
+BUFFERS = _rows(
+    (r"running_(mean|var)|num_batches_tracked", "buffer"),
+    (
+        r"position_ids|token_type_ids|inv_freq|e_score_correction_bias|attn\.(masked_)?bias",
+        "buffer",
+    ),
+    (r"(sin|cos)_cached|causal_mask|relative_(position|coords)_(index|table)|attn_mask", "buffer"),
+)
+
+STATES = _rows(
+    (r"A_log|A|D|dt_bias|time_(decay|first|faaaa|maa_\w+|mix_\w+|shift)", "state"),
+    (r"sinks", "scalar"),
+    (
+        r"logit_(scale|bias)|layer_scale\w*|gamma_[12]|ls[12](\.gamma)?|(lambda|scale)[12]?",
+        "scalar",
+    ),
+    (r"(\w+_)?(cls|mask|class|dist|distillation|reg|register|query|pad|sep)_tokens?", "token"),
+    (r"class_embedding|image_newline|\w*_separator|(\w+\.)?\w*embedding\.cls", "token"),
+)
+
+POSITIONS = _rows(
+    (r"wpe|(\w+_)?embed_positions?|embed_pos|pos(ition(al)?)?_embed(ding)?s?", "position"),
+    (r"(\w+_)?position(al)?_embeddings?(\.\w+)?|(\w+_)?pos_embed(\.\w+)?", "position"),
+    (r"relative_attention_bias|relative_position_bias(_table)?|rel_pos_[hw]", "position"),
+    (r"(rel_pos|pos)_emb(edding)?s?|position_bias|distance_embedding", "position"),
+)
+
+NORMS = re.compile(
+    r"(norm|(^|\.|_)ln(_?\w+)?$|layernorm|rmsnorm|(^|\.)bn\d*$|batch_?norm|(^|\.)ln_?f)", re.I
+)
+
+APART = _rows(
+    (
+        r"(\w*\.)?(embed_tokens|word_embeddings|tok_embeddings|token_embedding|wte|embed_in)",
+        "embedding",
+    ),
+    (r"token_type_embeddings|segment_embeddings|shared|embed_tokens_per_layer", "embedding"),
+    (r"embedding_projection|embeddings_project|embed_proj", "projection"),
+    (r"(\w+\.)?(embeddings?|tokens?_embed|tok_emb|char_embeddings|codebooks?)", "embedding"),
+    (r"lm_head|embed_out|proj_out|output_projection|decoder_head|generator", "head"),
+    (r"cls\.predictions\.decoder|lm_head\.decoder|predictions\.decoder|mlm_head", "head"),
+    (r"cls\.seq_relationship|score|qa_outputs|classifiers?|classification_head", "head"),
+    (
+        r"(mlp|feed_forward|ffn|block_sparse_moe|moe)\.(gate|router)(\.wg)?|router(\.classifier)?",
+        "router",
+    ),
+    (r"(mlp|feed_forward|ffn|block_sparse_moe|moe)\.router\.\w+|shared_expert_gate", "router"),
+    averaged=False,
+)
+"""Measured, outside the model means."""
+
+TOP_HEADS = re.compile(
+    r"^(?:module\.|model\.)?(?:fc|linear|head|heads\.head|output|classifier\.\d+)$"
+)
+"""Heads only where they stand at the top of a model: inside a block they are ordinary."""
+
+EXPERTS = re.compile(
+    r"(?:^|[.])(?:experts|moe)[.](gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$"
+    r"|(?:moe|mlp)[.](input_linear|output_linear)$"
+)
+"""Stacks of experts: 3-D tensors, one matrix (or a gate and an up matrix) per expert."""
+
+EXPERT = re.compile(r"(?:^|[.])experts[.]\d+[.]")
+"""One expert stored by itself."""
+
+LORA = re.compile(r"(?:^|[.])lora_(?:embedding_)?[AB](?:[.]\w+)?$")
+"""A factor of an adapter inside a live model; the product is measured from an adapter folder."""
+
+FUSED_QKV = _ending(
+    r"qkv(_proj)?|query_key_value|c_attn|[wW]qkv|W_pack|in_proj_weight|in_proj_qkvz"
+)
+
+INSIDE = _rows(
+    # attention: latent (DeepSeek), linear (Qwen3-Next), then the plain forms
+    (r"q_a_proj|wq_a", "q_down"),
+    (r"q_b_proj|wq_b", "q_up"),
+    (r"kv_a_proj_with_mqa|kv_a_proj|wkv_a", "kv_down"),
+    (r"kv_b_proj|wkv_b", "kv_up"),
+    (r"in_proj_ba|in_proj_[ab]", "rates"),
+    (r"in_proj_z", "z"),
+    (r"q_proj(_weight)?|query(_proj)?|q_lin|wq|attention\.q|to_q|(Self|EncDec)Attention\.q|attn\.q", "q"),
+    (r"k_proj(_weight)?|key(_proj)?|k_lin|wk|attention\.k|to_k|(Self|EncDec)Attention\.k|attn\.k", "k"),
+    (r"v_proj(_weight)?|value(_proj)?|v_lin|wv|attention\.v|to_v|(Self|EncDec)Attention\.v|attn\.v", "v"),
+    (r"c_q|q_attn", "q"),
+    (r"kv_proj|to_kv|c_kv", "kv"),
+    (r"(DenseReluDense|mlp|ffn)\.[wW]o", "down"),
+    (r"mixer\.out_proj|mamba\.out_proj", "out"),
+    (r"(Self|EncDec)Attention\.o|o_proj|out_lin|wo|attention\.o|to_out(\.0)?", "o"),
+    (r"(attn|attention|self_attn|cross_attn|encoder_attn|linear_attn)\.out_proj", "o"),
+    (r"(attn|attention)\.(c_proj|proj|dense|wo|o)|attention\.output\.dense|attn\.out", "o"),
+    (r"self_attention\.dense|crossattention\.output\.dense|out_proj|Wo", "o"),
+    # feed-forward
+    (r"gate_up_proj|Wi|wi_fused", "gate_up"),
+    (r"gate_proj|w1|wi_0|ffn_gate|linear_v|dense_gated|fc1_g", "gate"),
+    (r"up_proj|w3|wi_1|wi|c_fc|fc_in|dense_h_to_4h|intermediate\.dense|ffn\.lin1|w_in", "up"),
+    (r"((\w*\.)?(mlp|ffn|feed_forward|ff))\.(lin1|fc1|fc_1|linear_1|linear1|w_1|0)|pwconv1", "up"),
+    (r"down_proj|w2|fc_out|dense_4h_to_h|ffn\.lin2|w_out", "down"),
+    (r"((\w*\.)?(mlp|ffn|feed_forward|ff))\.(lin2|fc2|fc_2|linear_2|linear2|w_2|2|c_proj)", "down"),
+    (r"output\.dense|pwconv2", "down"),
+    # state spaces
+    (r"in_proj", "in"),
+    (r"x_proj", "x"),
+    (r"dt_proj", "dt"),
+    # between towers, and after them
+    (r"pooler(\.dense)?|transform\.dense|projection_head|prediction_head", "pooler"),
+    (r"(visual|text|vision|multi_modal|mm|image|audio|modality|embedding|\w*)_?project(ion|or)"
+     r"(\.(linear(_\d)?|linear\d|proj(_\d)?|\d+))?", "projection"),
+    (r"merger\.(mlp|linear_fc|ln_q)\.?\d*|visual\.proj|patch_merger\.\w+", "projection"),
+    (r"reduction", "projection"),
+)  # fmt: skip
+
+IN_BLOCK = _rows(
+    (r"(fc|linear|lin|dense)_?1|ffn_layer1", "up"),
+    (r"(fc|linear|lin|dense)_?2|ffn_layer2", "down"),
+)
+"""Generic names that mean a feed-forward pair only inside a block."""
+
+GENERIC = re.compile(
+    r"(?:^|[.])(?:fc|linear|lin|dense|net|layers?|mlp|features|classifier|hidden|model)_?\d*"
+    r"X|^(?:\w+[.])*\d+$"
+)
+"""Names of plain linear layers in models without roles."""
+
+RECURRENT = re.compile(r"(?:^|[.])weight_(ih|hh|hr)(?:_l(\d+)(_reverse)?)?$")
+
+DEPTHWISE = re.compile(r"dw_?conv|depth_?wise|(?:^|[.])dw(?:[.]|$)|(?:^|[.])conv1d$", re.I)
+
+PATCH = _ending(
+    r"patch_embed(ding)?s?(\.\w+)?|patch_embed(ding)?s?\.(proj|projection)"
+    r"|embeddings\.patch_embeddings(\.projection)?|conv_proj"
+)
+
+_CONTAINERS = r"(?:layers?|h|blocks?|resblocks|encoder_layers|decoder_layers|transformer_blocks)"
+_STAGED = re.compile(
+    rf"(?:^|[.])(?:(?:stages?|levels?|layers)[.](\d+)[.](?:layers|blocks)[.](\d+)"
+    rf"|layer(\d+)[.](\d+)|features[.](\d+)[.](\d+))(?:[.]|$)"
+)
+_BLOCK = re.compile(rf"(?:^|[.]){_CONTAINERS}[.](\d+)(?:[.]|$)")
+
+
+def block_of(name: str) -> tuple[int, ...]:
+    """Where a tensor stands in depth: (layer,), (stage, layer) or () outside all blocks.
+
+    >>> block_of("encoder.block.3.layer.0.SelfAttention.q"), block_of("layer2.1.conv1")
+    ((3,), (2, 1))
+    """
+    if staged := _STAGED.search(name):
+        return tuple(int(x) for x in staged.groups() if x is not None)
+    found = _BLOCK.search(name)
+    return (int(found[1]),) if found else ()
+
+
+def lookup(rows: tuple[Row, ...], name: str) -> Row | None:
+    """The first row whose pattern matches the end of the name."""
+    return next((row for row in rows if row.pattern.search(name)), None)

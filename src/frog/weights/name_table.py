@@ -101,6 +101,11 @@ FUSED_QKV = _ending(
     r"qkv(_proj)?|query_key_value|c_attn|[wW]qkv|W_pack|in_proj_weight|in_proj_qkvz"
 )
 
+_SEPARATE = (
+    r"{x}_proj(_weight)?|{word}(_proj)?|{x}_lin|w{x}|to_{x}"
+    r"|(attention|attn|SelfAttention|EncDecAttention)\.{x}"
+)
+
 INSIDE = _rows(
     # attention: latent (DeepSeek), linear (Qwen3-Next), then the plain forms
     (r"q_a_proj|wq_a", "q_down"),
@@ -109,9 +114,8 @@ INSIDE = _rows(
     (r"kv_b_proj|wkv_b", "kv_up"),
     (r"in_proj_ba|in_proj_[ab]", "rates"),
     (r"in_proj_z", "z"),
-    (r"q_proj(_weight)?|query(_proj)?|q_lin|wq|attention\.q|to_q|(Self|EncDec)Attention\.q|attn\.q", "q"),
-    (r"k_proj(_weight)?|key(_proj)?|k_lin|wk|attention\.k|to_k|(Self|EncDec)Attention\.k|attn\.k", "k"),
-    (r"v_proj(_weight)?|value(_proj)?|v_lin|wv|attention\.v|to_v|(Self|EncDec)Attention\.v|attn\.v", "v"),
+    *((_SEPARATE.format(x=x, word=word), x) for x, word in (("q", "query"), ("k", "key"))),
+    (_SEPARATE.format(x="v", word="value"), "v"),
     (r"c_q|q_attn", "q"),
     (r"kv_proj|to_kv|c_kv", "kv"),
     (r"(DenseReluDense|mlp|ffn)\.[wW]o", "down"),
@@ -148,7 +152,7 @@ IN_BLOCK = _rows(
 
 GENERIC = re.compile(
     r"(?:^|[.])(?:fc|linear|lin|dense|net|layers?|mlp|features|classifier|hidden|model)_?\d*"
-    r"X|^(?:\w+[.])*\d+$"
+    r"(?:[.](?:\d+|linear|fc|dense|[a-z]\d+))*$|^(?:\w+[.])*\d+$"
 )
 """Names of plain linear layers in models without roles."""
 
@@ -163,8 +167,8 @@ PATCH = _ending(
 
 _CONTAINERS = r"(?:layers?|h|blocks?|resblocks|encoder_layers|decoder_layers|transformer_blocks)"
 _STAGED = re.compile(
-    rf"(?:^|[.])(?:(?:stages?|levels?|layers)[.](\d+)[.](?:layers|blocks)[.](\d+)"
-    rf"|layer(\d+)[.](\d+)|features[.](\d+)[.](\d+))(?:[.]|$)"
+    r"(?:^|[.])(?:(?:stages?|levels?|layers)[.](\d+)[.](?:layers|blocks)[.](\d+)"
+    r"|layer(\d+)[.](\d+)|features[.](\d+)[.](\d+))(?:[.]|$)"
 )
 _BLOCK = re.compile(rf"(?:^|[.]){_CONTAINERS}[.](\d+)(?:[.]|$)")
 

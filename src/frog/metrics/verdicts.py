@@ -1,0 +1,209 @@
+"""What a fit and the looks at the null say about a layer, in words.
+
+Two kinds of evidence. The *looks* compare a layer with random matrices of its own shape: they say
+whether it was trained at all. The *thresholds* 2 and 6 on alpha are an empirical scale of trained
+layers; they belong to the estimator ``ks`` on the full window and are never applied to another.
+
+A verdict is *certain* or *possible*; a possible one carries ``possibly`` in its word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from frog.types import Finding, NullLook, PowerLawFit, Settings
+
+OVER_TRAINED = 2.0
+OVER_PARAMETERISED = 6.0
+ENOUGH = 50
+"""Eigenvalues from which on it says something that no look can tell a layer from noise."""
+
+TOWARDS = {"stable_rank": "low", "spikes": "high", "alpha": "low"}
+"""On which side of its null a look shows correlations. The other side is a spectrum *flatter* than
+random, which orthogonal initialisation makes as well as training: there it is only possible."""
+
+NAMES = {"stable_rank": "stable rank", "spikes": "eigenvalues beyond the bulk", "alpha": "alpha"}
+
+
+def judge(
+    name: str, fit: PowerLawFit, null: Mapping[str, NullLook], settings: Settings
+) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
+    """Verdict words and findings of one layer.
+
+    ``trained``: certain when a look lies outside its null on the side of correlations, possible
+    when only on the other side. ``untrained`` and ``over-parameterised``: no look can tell the
+    layer from a random matrix (with fewer than 50 eigenvalues only possibly ``untrained``).
+    ``over-parameterised`` also when alpha > 6, ``over-trained`` when alpha < 2: certain when the
+    interval of alpha lies wholly beyond; ``over-trained`` is only possible where random matrices
+    of the shape have such an alpha too. Without looks and without a fit there is no verdict.
+
+    >>> look = NullLook(name="stable_rank", value=9.0, percentile=0.0, low=90.0, high=99.0)
+    >>> from frog.types import FitStatus
+    >>> fit = PowerLawFit(estimator="ks", status=FitStatus.TOO_FEW)
+    >>> words, findings = judge("layer", fit, {"stable_rank": look}, Settings())
+    >>> words, findings[0].text
+    (('trained',), 'layer is trained: stable rank 9 (random: 90 to 99)')
+    """
+    found = _from_looks(name, fit, null)
+    if _thresholds_hold(fit, settings):
+        found += _from_alpha(name, fit, null)
+    words: list[str] = []
+    for finding in found:
+        prefix = "possibly " if finding.certainty == "possible" else ""
+        for kind in _words_of(finding):
+            if prefix + kind not in words:
+                words.append(prefix + kind)
+    certain = {word for word in words if not word.startswith("possibly ")}
+    words = [word for word in words if word.removeprefix("possibly ") not in certain - {word}]
+    return tuple(words), tuple(_strongest(found))
+
+
+def bounds_to_settle(fit: PowerLawFit, settings: Settings) -> tuple[float, ...]:
+    """The thresholds that the stability band of alpha crosses: a bootstrap would tell.
+
+    >>> from frog.types import FitStatus
+    >>> fit = PowerLawFit(
+    ...     estimator="ks", status=FitStatus.OK, alpha=5.0, band_low=4.0, band_high=7.0
+    ... )
+    >>> bounds_to_settle(fit, Settings())
+    (6.0,)
+    """
+    if not _thresholds_hold(fit, settings):
+        return ()
+    bounds = (OVER_TRAINED, OVER_PARAMETERISED)
+    return tuple(bound for bound in bounds if fit.band_low <= bound <= fit.band_high)
+
+
+# ----------------------------------------------------------------------- from the looks
+
+
+def _from_looks(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> list[Finding]:
+    if not null:
+        return []
+    outside = [look for look in null.values() if look.outside]
+    if outside:
+        return [_trained(name, outside)]
+    return [_like_random(name, fit, null)]
+
+
+def _trained(name: str, outside: list[NullLook]) -> Finding:
+    shown = [look for look in outside if _side(look) == TOWARDS[look.name]]
+    if shown:
+        text = f"{name} is trained: {_listed(shown)}"
+    else:
+        shown = outside
+        text = (
+            f"{name} is no random matrix, but flatter than one: {_listed(shown)}; "
+            "training can do this, orthogonal initialisation does it too"
+        )
+    first = shown[0]
+    return Finding(
+        kind="trained",
+        certainty="certain" if _side(first) == TOWARDS[first.name] else "possible",
+        severity="info",
+        layer=name,
+        value=first.value,
+        threshold=first.low if _side(first) == "low" else first.high,
+        text=text,
+    )
+
+
+def _like_random(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> Finding:
+    """The finding of a layer that no look can tell from a random matrix."""
+    seen = _listed(list(null.values()))
+    look = next(iter(null.values()))
+    # min_evals stops the fit of small layers; a failed fit of a large one leaves two good looks
+    small = fit.status.name == "TOO_FEW"
+    if small:
+        text = (
+            f"{name} cannot be told from a random matrix of its shape: {seen}; "
+            "it is small, so a trained one can look like this too"
+        )
+    else:
+        text = (
+            f"{name} cannot be told from a random matrix of its shape: {seen}; "
+            "it is untrained, or there was nothing for it to learn"
+        )
+    return Finding(
+        kind="untrained" if small else "over-parameterised",
+        certainty="possible" if small else "certain",
+        severity="info" if small else "warning",
+        layer=name,
+        value=look.value,
+        threshold=look.low,
+        text=text,
+    )
+
+
+def _side(look: NullLook) -> str:
+    return "low" if look.value < look.low else "high"
+
+
+def _listed(looks: list[NullLook]) -> str:
+    return ", ".join(
+        f"{NAMES[look.name]} {look.value:.4g} (random: "
+        + (f"{look.low:.4g})" if look.low == look.high else f"{look.low:.4g} to {look.high:.4g})")
+        for look in looks
+    )
+
+
+# -------------------------------------------------------------------------- from alpha
+
+
+def _thresholds_hold(fit: PowerLawFit, settings: Settings) -> bool:
+    return fit.ok and fit.estimator == settings.estimator == "ks" and settings.window == "full"
+
+
+def _from_alpha(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> list[Finding]:
+    low, high = fit.interval
+    span = f"alpha {fit.alpha:.3g} (interval {low:.3g} to {high:.3g})"
+    if fit.alpha > OVER_PARAMETERISED:
+        certain = low > OVER_PARAMETERISED
+        reading = f"{name} is {'' if certain else 'possibly '}over-parameterised: {span} is above 6"
+        told = any(look.outside and _side(look) == TOWARDS[look.name] for look in null.values())
+        if told:
+            reading += "; it is trained, but few of its directions stand out"
+        return [_of_alpha("over-parameterised", name, fit, OVER_PARAMETERISED, (certain, reading))]
+    if fit.alpha < OVER_TRAINED:
+        look = null.get("alpha")
+        as_random = look is not None and not look.outside
+        certain = high < OVER_TRAINED and not as_random
+        reading = f"{name} is {'' if certain else 'possibly '}over-trained: {span} is below 2"
+        if as_random:
+            reading += ", but so is that of many a random matrix of this shape"
+        return [_of_alpha("over-trained", name, fit, OVER_TRAINED, (certain, reading))]
+    return []
+
+
+def _of_alpha(
+    kind: str, name: str, fit: PowerLawFit, threshold: float, reading: tuple[bool, str]
+) -> Finding:
+    certain, text = reading
+    return Finding(
+        kind=kind,
+        certainty="certain" if certain else "possible",
+        severity="warning" if certain else "info",
+        layer=name,
+        value=fit.alpha,
+        threshold=threshold,
+        text=text,
+    )
+
+
+# ----------------------------------------------------------------------------- together
+
+
+def _words_of(finding: Finding) -> tuple[str, ...]:
+    """A layer like a random matrix is untrained in one reading, over-parameterised in another."""
+    like_random = finding.kind == "over-parameterised" and "random matrix" in finding.text
+    return ("untrained", finding.kind) if like_random else (finding.kind,)
+
+
+def _strongest(findings: list[Finding]) -> list[Finding]:
+    """One finding of a kind: the certain one, else the first."""
+    kept: dict[str, Finding] = {}
+    for finding in findings:
+        other = kept.get(finding.kind)
+        if other is None or (other.certainty, finding.certainty) == ("possible", "certain"):
+            kept[finding.kind] = finding
+    return list(kept.values())

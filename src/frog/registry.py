@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from frog.errors import UnknownName, UsageError
 
-
 T = TypeVar("T")
 
 

@@ -18,6 +18,9 @@ import numpy as np
 
 NAN = math.nan
 
+FAILED = "failed: "
+"""How the reason begins when a tensor should have been measured and could not be read."""
+
 
 # --------------------------------------------------------------------------- matrices
 
@@ -244,6 +247,7 @@ class Settings:
     min_evals: int = 50
     bootstrap: int | None = None
     seed: int = 0
+    curves: bool = True
     save_spectra: bool = False
 
 
@@ -265,7 +269,9 @@ class LayerReport:
     """What was measured of one matrix, or why it was not.
 
     ``values`` maps the names of :mod:`frog.metrics` to numbers (NaN where one has no value),
-    ``null`` the looks at the null by name, ``curve`` at most 256 points of the spectrum.
+    ``null`` the looks at the null by name, ``curve`` at most 256 points of the spectrum,
+    ``spectrum`` all singular values where they were kept.
+    ``position`` is the place in the listing of the model, ``digest`` that of the bytes.
     """
 
     name: str
@@ -285,7 +291,16 @@ class LayerReport:
     verdicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     curve: Mapping[str, Any] | None = None
+    spectrum: tuple[float, ...] | None = None
     seconds: float = 0.0
+    position: int = 0
+    digest: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the matrix should have been measured and could not be."""
+        unread = self.skipped is not None and self.skipped.startswith(FAILED)
+        return unread or self.fit_status == FitStatus.NONFINITE.word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,3 +322,37 @@ class ModelReport:
     def measured(self) -> tuple[LayerReport, ...]:
         """The layers that were measured."""
         return tuple(x for x in self.layers if x.skipped is None)
+
+    @property
+    def failed(self) -> tuple[LayerReport, ...]:
+        """The layers that could not be read, or that hold NaN or Inf."""
+        return tuple(x for x in self.layers if x.failed)
+
+    def table(self, *, sort: str | None = None) -> Any:
+        """A Rich table, a row a layer; ``sort`` names a column."""
+        from frog.report.terminal import layer_table
+
+        return layer_table(self, sort=sort)
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame with WeightWatcher's column names, a row a measured layer."""
+        from frog.report.frames import to_pandas
+
+        return to_pandas(self)
+
+    def to_json(self, path: Any = None) -> str:
+        """The report as JSON text; also written to ``path`` where one is given."""
+        from frog.report.files import write_json
+        from frog.serial import report_to_json
+
+        text = report_to_json(self)
+        if path is not None:
+            write_json(text, path)
+        return text
+
+    @staticmethod
+    def from_json(path: Any) -> ModelReport:
+        """Read a report that :meth:`to_json` wrote; :class:`~frog.errors.ReportError` if not."""
+        from frog.report.files import read_report
+
+        return read_report(path)

@@ -1,0 +1,56 @@
+"""Measure the weights of a neural network without data."""
+
+from typing import TYPE_CHECKING
+
+from frog.version import __version__
+
+if TYPE_CHECKING:
+    from frog.api import Run, analyze, inspect, merge_reports
+    from frog.errors import FrogError, ModelError, ReportError, UsageError
+    from frog.types import Catalogue, LayerReport, ModelReport, Settings, WeightMatrix
+
+_HOMES = {
+    "Catalogue": "frog.types",
+    "FrogError": "frog.errors",
+    "LayerReport": "frog.types",
+    "ModelError": "frog.errors",
+    "ModelReport": "frog.types",
+    "ReportError": "frog.errors",
+    "Run": "frog.api",
+    "Settings": "frog.types",
+    "UsageError": "frog.errors",
+    "WeightMatrix": "frog.types",
+    "analyze": "frog.api",
+    "inspect": "frog.api",
+    "merge_reports": "frog.api",
+}
+
+__all__ = [
+    "Catalogue",
+    "FrogError",
+    "LayerReport",
+    "ModelError",
+    "ModelReport",
+    "ReportError",
+    "Run",
+    "Settings",
+    "UsageError",
+    "WeightMatrix",
+    "__version__",
+    "analyze",
+    "inspect",
+    "merge_reports",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use: `frog --help` need not pay for the numerics."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'frog' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""``python -m frog`` is ``frog``."""
+
+from frog.cli.main import main
+
+main()

@@ -1,0 +1,99 @@
+"""stdout carries the result, stderr the talk."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+OUT = Console(file=None, highlight=False, soft_wrap=False)
+TALK = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of talk on stderr."""
+    TALK.print(text, markup=False, soft_wrap=True)
+
+
+def suggest(*words: str) -> None:
+    """The next useful command, ready to paste."""
+    say(f"Next  {shlex.join(words)}")
+
+
+class Progress:
+    """A bar with time left on a terminal, a line per step otherwise.
+
+    Time left goes by the cost of what is left, not by the count: layers differ a thousandfold.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.total = self.done = self.cached = 0
+        self.cost_total = self.cost_done = 0.0
+        self.started = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._last_line = 0.0
+
+    def start(self, costs: Sequence[float]) -> None:
+        """Begin with the costs of the matrices to come."""
+        self.total, self.cost_total = len(costs), sum(costs)
+        self.started = self._last_line = time.monotonic()
+        if self.quiet or not TALK.is_terminal:
+            return
+        from rich import progress
+
+        self._bar = progress.Progress(
+            progress.TextColumn("measuring"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[layers]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[left]}"),
+            console=TALK,
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("", total=self.cost_total, layers="", left="")
+
+    def step(self, name: str, cost: float, cached: bool) -> None:
+        """One matrix is done."""
+        self.done += 1
+        self.cached += cached
+        self.cost_done += cost
+        layers = f"{self.done}/{self.total}"
+        left = self._left()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.cost_done, layers=layers, left=left)
+        elif not self.quiet and self._due():
+            say(f"measured {layers} {name}{' (cached)' if cached else ''} {left}".rstrip())
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _left(self) -> str:
+        elapsed = time.monotonic() - self.started
+        if not self.cost_done or elapsed < 1.0 or self.done == self.total:
+            return ""
+        seconds = elapsed * (self.cost_total - self.cost_done) / self.cost_done
+        return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
+
+    def _due(self) -> bool:
+        """A line per step where steps are slow, at most two a second where they are fast."""
+        now = time.monotonic()
+        if self.done == self.total or now - self._last_line >= 0.5:
+            self._last_line = now
+            return True
+        return False
+
+
+def flush() -> None:
+    """Make sure that everything said is out."""
+    sys.stdout.flush()
+    sys.stderr.flush()

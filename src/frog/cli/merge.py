@@ -1,0 +1,32 @@
+"""``frog merge``: the reports of all shards become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frog.cli.analyze import Outputs, show
+from frog.cli.console import say
+from frog.cli.options import Format
+
+
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="Reports of --shard 1/n to n/n.")],
+    json: Annotated[Path | None, typer.Option(help="Write the whole report as JSON.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the layers as CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the layers as Parquet.")] = None,
+    format: Format = "auto",
+) -> None:
+    """Join the reports of all shards of one model."""
+    from frog import api
+    from frog.report.files import read_report
+
+    outputs = Outputs.of(None, json, csv, parquet)
+    outputs.check()
+    report = api.merge_reports([read_report(part) for part in parts])
+    written = outputs.write(report)
+    show(report, format=format)
+    for path in written:
+        say(f"wrote {path}")

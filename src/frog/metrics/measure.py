@@ -1,0 +1,147 @@
+"""One matrix in, one row of the report out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from frog.metrics.probe import Probe, require_matrix
+from frog.metrics.registry import METRICS
+from frog.metrics.verdicts import bounds_to_settle, judge
+from frog.metrics.weightwatcher import measure_as_weightwatcher, why_skipped
+from frog.numerics.random_matrix import bulk_edge, looks
+from frog.types import (
+    Finding,
+    FitStatus,
+    LayerReport,
+    PowerLawFit,
+    Settings,
+    SkippedTensor,
+    WeightMatrix,
+)
+
+AUTO_RESAMPLES = 200
+CURVE_POINTS = 256
+CURVE_TAIL = 128
+
+
+def measure(
+    matrix: WeightMatrix, settings: Settings, *, device: str = "cpu"
+) -> tuple[LayerReport, tuple[Finding, ...]]:
+    """Measure one matrix: every column, the looks at its null, verdicts and findings."""
+    started = time.perf_counter()
+    require_matrix(matrix)
+    probe = Probe(matrix, settings, device)
+    bare = bare_row(matrix)
+    findings: tuple[Finding, ...] = ()
+    if settings.compat == "weightwatcher":
+        reason = why_skipped(matrix)
+        if reason is not None:
+            return replace(bare, skipped=reason), ()
+        values, fit = measure_as_weightwatcher(probe)
+        row = replace(bare, values=values)
+    else:
+        fit = probe.fit = settle(probe.eigenvalues, probe.fit, settings)
+        values = {name: metric(probe) for name, metric in METRICS.items()}
+        null = looks(probe.eigenvalues, matrix.shape, fit)
+        verdicts, findings = judge(matrix.name, fit, null, settings)
+        row = replace(bare, values=values, null=null, verdicts=verdicts)
+    if fit.status is FitStatus.NONFINITE:
+        row, findings = replace(row, verdicts=("nonfinite",)), (_nonfinite(matrix, probe),)
+    return replace(
+        row,
+        fit_status=fit.status.word,
+        notes=(*bare.notes, *probe.notes),
+        curve=curve(probe, fit) if settings.curves else None,
+        spectrum=_kept(probe) if settings.save_spectra else None,
+        seconds=time.perf_counter() - started,
+    ), findings
+
+
+def settle(eigenvalues: np.ndarray, fit: PowerLawFit, settings: Settings) -> PowerLawFit:
+    """Add the bootstrap interval: when asked for, or when the band crosses a threshold."""
+    if not fit.ok or settings.bootstrap == 0:
+        return fit
+    resamples = settings.bootstrap
+    if resamples is None:
+        if not bounds_to_settle(fit, settings):
+            return fit
+        resamples = AUTO_RESAMPLES
+    from frog.numerics.resampling import bootstrap
+
+    return bootstrap(eigenvalues, fit, resamples=resamples, seed=settings.seed)
+
+
+def skipped_row(tensor: SkippedTensor) -> LayerReport:
+    """The row of a tensor that is not measured."""
+    return LayerReport(
+        name=tensor.name,
+        kind="",
+        role=tensor.role,
+        block=tensor.block,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        params=tensor.params,
+        aliases=tensor.aliases,
+        averaged=False,
+        skipped=tensor.reason,
+        rule=tensor.rule,
+    )
+
+
+def curve(probe: Probe, fit: PowerLawFit) -> dict[str, Any] | None:
+    """At most 256 log-spaced points of the survival function, the top 128 exact."""
+    values = probe.eigenvalues
+    if not probe.finite or len(values) == 0 or values[0] <= 0:
+        return None
+    n = len(values)
+    if n <= CURVE_POINTS:
+        picked = np.arange(n)
+    else:
+        rest = np.geomspace(CURVE_TAIL, n - 1, CURVE_POINTS - CURVE_TAIL).round().astype(int)
+        picked = np.unique(np.concatenate([np.arange(CURVE_TAIL), rest]))
+    return {
+        "eigenvalue": [float(x) for x in values[picked]],
+        "survival": [float(x) for x in (picked + 1) / n],
+        "bulk_edge": float(bulk_edge(values, probe.shape)),
+        "xmin": fit.xmin,
+        "alpha": fit.alpha,
+    }
+
+
+def bare_row(matrix: WeightMatrix) -> LayerReport:
+    """A row that says which matrix it is of, without any number."""
+    return LayerReport(
+        name=matrix.name,
+        kind=matrix.kind,
+        role=matrix.role,
+        block=matrix.block,
+        shape=matrix.shape,
+        dtype=matrix.dtype,
+        params=matrix.params,
+        aliases=matrix.aliases,
+        averaged=matrix.averaged,
+        rule=matrix.rule,
+        notes=() if matrix.warning is None else (matrix.warning,),
+    )
+
+
+def _nonfinite(matrix: WeightMatrix, probe: Probe) -> Finding:
+    count = probe.count_nonfinite()
+    return Finding(
+        kind="nonfinite",
+        certainty="certain",
+        severity="error",
+        layer=matrix.name,
+        value=float(count),
+        threshold=0.0,
+        text=f"{matrix.name} holds {count} NaN or Inf of {matrix.params} values: "
+        "repair the checkpoint; the layer is left out of every mean",
+    )
+
+
+def _kept(probe: Probe) -> tuple[float, ...]:
+    return tuple(float(value) for value in probe.spectrum.singular_values)

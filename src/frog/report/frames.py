@@ -1,0 +1,102 @@
+"""A report as a data frame, CSV or Parquet, with WeightWatcher's column names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import Any
+
+from frog.errors import MissingPackage
+from frog.report.files import write_whole
+from frog.types import LayerReport, ModelReport
+
+LAYER_TYPES = {"linear": "dense", "head": "dense", "expert": "dense", "adapter": "dense"}
+FAILED_FIT = ("alpha", "D", "sigma", "xmin", "xmax", "num_pl_spikes")
+
+
+def rows(report: ModelReport) -> list[dict[str, Any]]:
+    """One dictionary a measured layer; in compat mode WeightWatcher's -1 for failed fits."""
+    compat = report.settings.compat == "weightwatcher"
+    return [_row(i, layer, compat) for i, layer in enumerate(report.measured)]
+
+
+def to_pandas(report: ModelReport) -> Any:
+    """A pandas data frame; :class:`~frog.errors.MissingPackage` without the extra ``table``."""
+    try:
+        import pandas
+    except ModuleNotFoundError:
+        raise MissingPackage("pandas", "table") from None
+    return pandas.DataFrame(rows(report))
+
+
+def write_csv(report: ModelReport, path: Any) -> None:
+    """Comma-separated values, 17 significant digits, empty where there is no number."""
+    table = rows(report)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=_columns(table), restval="")
+    writer.writeheader()
+    for row in table:
+        writer.writerow({k: _cell(v) for k, v in row.items()})
+    write_whole(text.getvalue().encode(), path)
+
+
+def write_parquet(report: ModelReport, path: Any) -> None:
+    """Parquet with the report's source and settings in the file's metadata."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise MissingPackage("pyarrow", "table") from None
+    table = rows(report)
+    columns = {name: [row.get(name) for row in table] for name in _columns(table)}
+    arrow = pyarrow.table(columns)
+    origin = {b"frog.path": report.path.encode(), b"frog.digest": report.digest.encode()}
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(arrow.replace_schema_metadata(origin), sink)
+    write_whole(sink.getvalue().to_pybytes(), path)
+
+
+def _row(index: int, layer: LayerReport, compat: bool) -> dict[str, Any]:
+    values = dict(layer.values)
+    if compat and math.isnan(values.get("alpha", math.nan)):
+        values.update(dict.fromkeys(FAILED_FIT, -1.0))
+    row: dict[str, Any] = {
+        "layer_id": index,
+        "name": layer.name.removesuffix(".weight").rsplit(".", 1)[-1],
+        "longname": layer.name.removesuffix(".weight"),
+        "tensor": layer.name,
+        "layer_type": LAYER_TYPES.get(layer.kind, layer.kind),
+        "role": layer.role,
+        "block": layer.block,
+        "shape": "x".join(str(size) for size in layer.shape),
+        "dtype": layer.dtype,
+        "params": layer.params,
+        "averaged": layer.averaged,
+        "has_esd": True,
+        **values,
+        "status": "success" if layer.fit_status in ("ok", "") else "failed",
+        "fit_status": layer.fit_status,
+        "warning": _warning(values.get("alpha", math.nan)),
+        "verdicts": " ".join(layer.verdicts),
+    }
+    for name, look in layer.null.items():
+        row[f"null_{name}_percentile"] = look.percentile
+    return row
+
+
+def _warning(alpha: float) -> str:
+    """WeightWatcher's word; it calls a failed fit (alpha -1) over-trained, compat mode too."""
+    if alpha < 2.0:
+        return "over-trained"
+    return "under-trained" if alpha > 6.0 else ""
+
+
+def _columns(table: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in table for name in row))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return "" if value is None else value

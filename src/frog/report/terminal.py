@@ -1,0 +1,208 @@
+"""A report in the terminal: summary, findings, and a row a layer, within 80 columns."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from frog.errors import UnknownName
+from frog.report.words import count, middle, natural, number
+from frog.types import Finding, LayerReport, ModelReport
+
+TABLE_LAYERS = 60
+"""Layers that the summary prints; the rest is in the files."""
+
+MARKS = {"error": ("✖", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
+SHOWN_FINDINGS = 3
+WIDE = 100
+NAME = "layer"
+MIN_NAME = 12
+TRAINED = ("trained", "possibly trained")
+
+
+def summary_panel(report: ModelReport) -> RenderableType:
+    """Model, means with their counts, what was found, what was not measured."""
+    summary = report.summary
+    measured = report.measured
+    params = sum(layer.params for layer in report.layers)
+    head = Text.assemble(
+        (report.path, "bold"),
+        f" · {count(len(measured), 'matrix')} · {_params(params)} parameters · {_dtypes(measured)}",
+    )
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    grid.add_row("Model", _means(summary))
+    grid.add_row("Fitted", _fitted(report))
+    for row in _verdict_rows(report):
+        grid.add_row(*row)
+    lines: list[RenderableType] = [head, "", grid]
+    if report.notes:
+        lines += [Text(f"note: {note}", style="dim") for note in report.notes]
+    findings = _findings(report.findings)
+    if findings is not None:
+        lines += ["", findings]
+    return Group(*lines)
+
+
+def layer_table(report: ModelReport, *, sort: str | None = None, limit: int | None = None,
+                width: int = 80) -> Table:  # fmt: skip
+    """A row a measured layer; ``sort`` names a column, ``limit`` keeps the first rows.
+
+    From 100 characters on, the table also has the scale and the stable rank.
+    """
+    layers = sorted(report.measured, key=lambda layer: natural(layer.name))
+    if sort is not None:
+        known = sorted({name for layer in layers for name in layer.values})
+        if sort not in known:
+            raise UnknownName("column", sort, known)
+        layers.sort(key=lambda x: _last_if_nan(x.values.get(sort, math.nan)))
+    shown = layers if limit is None else layers[:limit]
+    columns = COLUMNS if width >= WIDE else [c for c in COLUMNS if not c.wide]
+    cells = [[column.cell(layer) for column in columns] for layer in shown]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    taken = 0
+    for i, column in enumerate(columns):
+        table.add_column(column.title, justify=column.justify, no_wrap=True)
+        if column.title != NAME:
+            taken += 2 + max(len(text) for text in (column.title, *(row[i].plain for row in cells)))
+    names = max(MIN_NAME, width - taken - 2)
+    for row in cells:
+        row[1] = Text(middle(row[1].plain, names))
+        table.add_row(*row)
+    if len(shown) < len(layers):
+        table.add_row("…", Text(count(len(layers) - len(shown), "more layer"), style="dim"))
+    return table
+
+
+def _means(summary: Any) -> str:
+    return (
+        f"α {number(summary.get('alpha'))}"
+        f"   α̂ {number(summary.get('alpha_weighted'))}"
+        f"   log‖W‖² {number(summary.get('log_norm'))}"
+        f"   log λ₁ {number(summary.get('log_spectral_norm'))}"
+        f"   stable rank {number(summary.get('stable_rank'))}"
+    )
+
+
+def _fitted(report: ModelReport) -> str:
+    summary = report.summary
+    fitted = int(summary.get("layers_fitted", 0))
+    averaged = int(summary.get("layers_averaged", summary.get("layers_measured", 0)))
+    words = [f"{fitted} of {averaged} matrices in the means"]
+    outside = sum(not layer.averaged for layer in report.measured)
+    if outside and "layers_averaged" in summary:
+        words.append(f"{outside} outside (embeddings, heads, ...)")
+    unfitted = Counter(
+        layer.fit_status for layer in report.measured if layer.fit_status not in ("ok", "")
+    )
+    words += [f"{n} {status.replace('_', ' ')}" for status, n in unfitted.items()]
+    skipped = sum(layer.skipped is not None for layer in report.layers)
+    words.append(f"{count(skipped, 'tensor')} not measured")
+    return " · ".join(words)
+
+
+def _verdict_rows(report: ModelReport) -> list[tuple[str, str]]:
+    tally = Counter(
+        (verdict, finding.certainty)
+        for finding in report.findings
+        for verdict in (finding.kind,)
+        if finding.severity != "error"
+    )
+    words = [f"{n} {certainty}ly {kind}" for (kind, certainty), n in sorted(tally.items())]
+    words = [word.replace("possiblely", "possibly") for word in words]
+    return [("Found", " · ".join(words))] if words else []
+
+
+def _findings(findings: Sequence[Finding]) -> RenderableType | None:
+    worth_saying = [f for f in findings if f.severity != "info"]
+    if not worth_saying:
+        return None
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    kinds = dict.fromkeys((f.severity, f.kind) for f in worth_saying)
+    for severity, kind in sorted(kinds, key=lambda pair: list(MARKS).index(pair[0])):
+        members = [f for f in worth_saying if (f.severity, f.kind) == (severity, kind)]
+        members.sort(key=lambda f: f.certainty != "certain")
+        mark, colour = MARKS[severity]
+        for finding in members[:SHOWN_FINDINGS]:
+            grid.add_row(Text(mark, style=colour), finding.text)
+        if len(members) > SHOWN_FINDINGS:
+            more = count(len(members) - SHOWN_FINDINGS, "more finding")
+            grid.add_row("", Text(f"… {more} of kind {kind}", style="dim"))
+    return grid
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table: title, alignment, cell, and whether it needs a wide terminal."""
+
+    title: str
+    justify: Literal["left", "right"]
+    cell: Callable[[LayerReport], Text]
+    wide: bool = False
+
+
+def _value(name: str, digits: int = 2) -> Callable[[LayerReport], Text]:
+    return lambda layer: Text(number(layer.values.get(name), digits))
+
+
+def _name(layer: LayerReport) -> Text:
+    """The name from its block on: the block has a column of its own."""
+    name = layer.name.removesuffix(".weight").replace(".weight[", "[")
+    if layer.block is not None:
+        _, found, rest = f".{name}".partition(f".{layer.block}.")
+        name = rest if found else name
+    return Text(name)
+
+
+def _interval(layer: LayerReport) -> Text:
+    low, high = layer.values.get("alpha_low", math.nan), layer.values.get("alpha_high", math.nan)
+    return Text("" if math.isnan(low) else f"{low:.1f}–{high:.1f}")
+
+
+def _verdict(layer: LayerReport) -> Text:
+    """The verdict that asks for attention; a trailing question mark where it is only possible."""
+    if layer.fit_status not in ("ok", "") and not layer.verdicts:
+        return Text(layer.fit_status.replace("_", " "), style="dim")
+    notable = [verdict for verdict in layer.verdicts if verdict not in TRAINED]
+    words = notable[:1] or list(layer.verdicts[:1])
+    certain = [w.removeprefix("possibly ") + "?" * w.startswith("possibly ") for w in words]
+    return Text("".join(certain), style="yellow" if notable else "")
+
+
+COLUMNS = [
+    Column("", "right", lambda layer: Text("" if layer.block is None else str(layer.block))),
+    Column(NAME, "left", _name),
+    Column("shape", "right", lambda layer: Text("×".join(str(size) for size in layer.shape))),
+    Column("α", "right", _value("alpha")),
+    Column("interval", "right", _interval),
+    Column("D", "right", _value("D", 3)),
+    Column("log λ₁", "right", _value("log_spectral_norm"), wide=True),
+    Column("log‖W‖²", "right", _value("log_norm"), wide=True),
+    Column("stable rank", "right", _value("stable_rank", 1), wide=True),
+    Column("verdict", "left", _verdict),
+]
+
+
+def _params(params: int) -> str:
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if params >= size:
+            return f"{params / size:.3g} {unit}"
+    return str(params)
+
+
+def _dtypes(layers: Sequence[LayerReport]) -> str:
+    return ", ".join(dict.fromkeys(layer.dtype for layer in layers)) or "nothing measured"
+
+
+def _last_if_nan(value: float) -> float:
+    return math.inf if math.isnan(value) else value

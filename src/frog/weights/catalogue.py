@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from frog.errors import FrogError
 from frog.numerics.views import view_shape
@@ -141,32 +142,42 @@ class _depths:
         return key[0] if key else None
 
 
-_GENERATES = re.compile(r"ForCausalLM$|LMHeadModel$|ForMaskedLM$|ForConditionalGeneration$")
+_TIED_HEADS = (
+    (r"^(Bert|MobileBert|Electra)\w*For(MaskedLM|PreTraining)$", "cls.predictions.decoder.weight"),
+    (r"^(Roberta|XLMRoberta|Camembert|Esm)\w*ForMaskedLM$", "lm_head.decoder.weight"),
+    (r"^ModernBert\w*ForMaskedLM$", "decoder.weight"),
+    (r"^DistilBertForMaskedLM$", "vocab_projector.weight"),
+    (r"^GPTNeoX\w*ForCausalLM$", "embed_out.weight"),
+    (r"^Whisper\w+$", "proj_out.weight"),
+    (r"(ForCausalLM|LMHeadModel|ForConditionalGeneration)$", "lm_head.weight"),
+)
+"""Architectures with a head that can be tied to the token embedding, and its name."""
 
 
 def _tied_head(tensors: TensorList, matrices: list[WeightMatrix]) -> tuple[int, str] | None:
     """Place of the token embedding that is also the head, and the head's name; None if untied.
 
-    A file holds a tied pair once: that the head is missing, and the configuration allows
-    a tie, tells. Sources that know their ties have told them as aliases.
+    A file holds a tied pair once: that the head is missing, and the configuration does not
+    forbid a tie, tells. Sources that know their ties have told them as aliases.
     """
     config = tensors.config or {}
-    architectures = config.get("architectures") or ()
     text = config.get("text_config")
     says = config.get("tie_word_embeddings")
-    if says is None and isinstance(text, dict):
+    if says is None and isinstance(text, Mapping):
         says = text.get("tie_word_embeddings")
-    if says is False or not any(_GENERATES.search(str(x)) for x in architectures):
+    if says is False or any(matrix.role == "head" for matrix in matrices):
         return None
-    if any(matrix.role == "head" for matrix in matrices):
+    classes = [str(x) for x in config.get("architectures") or ()]
+    alias = next(
+        (name for pattern, name in _TIED_HEADS if any(re.search(pattern, x) for x in classes)), None
+    )
+    if alias is None:
         return None
     for place, matrix in enumerate(matrices):
         if matrix.role == "embedding" and not re.search(r"token_type|segment", matrix.name):
-            return None if matrix.aliases else (place, "lm_head.weight")
+            return None if matrix.aliases else (place, alias)
     return None
 
 
 def _with_alias(matrix: WeightMatrix, alias: str) -> WeightMatrix:
-    from dataclasses import replace
-
     return replace(matrix, aliases=(*matrix.aliases, alias))

@@ -70,7 +70,8 @@ APART = _rows(
     (r"(\w+\.)?(embeddings?|tokens?_embed|tok_emb|char_embeddings|codebooks?)", "embedding"),
     (r"lm_head|embed_out|proj_out|output_projection|decoder_head|generator", "head"),
     (r"cls\.predictions\.decoder|lm_head\.decoder|predictions\.decoder|mlm_head", "head"),
-    (r"cls\.seq_relationship|score|qa_outputs|classifiers?|classification_head", "head"),
+    (r"cls\.seq_relationship|score|qa_outputs|classifiers?(\.out_proj)?", "head"),
+    (r"classification_head(\.out_proj)?|vocab_projector|regressor", "head"),
     (
         r"(mlp|feed_forward|ffn|block_sparse_moe|moe)\.(gate|router)(\.wg)?|router(\.classifier)?",
         "router",
@@ -124,6 +125,8 @@ INSIDE = _rows(
     (r"(attn|attention|self_attn|cross_attn|encoder_attn|linear_attn)\.out_proj", "o"),
     (r"(attn|attention)\.(c_proj|proj|dense|wo|o)|attention\.output\.dense|attn\.out", "o"),
     (r"self_attention\.dense|crossattention\.output\.dense|out_proj|Wo", "o"),
+    # between a vision tower and its reader: before the feed-forward, whose names it borrows
+    (r"merger\.(mlp\.\d+|linear_fc\d|mlp)|visual\.proj|patch_merger\.\w+", "projection"),
     # feed-forward
     (r"gate_up_proj|Wi|wi_fused", "gate_up"),
     (r"gate_proj|w1|wi_0|ffn_gate|linear_v|dense_gated|fc1_g", "gate"),
@@ -137,10 +140,10 @@ INSIDE = _rows(
     (r"x_proj", "x"),
     (r"dt_proj", "dt"),
     # between towers, and after them
-    (r"pooler(\.dense)?|transform\.dense|projection_head|prediction_head", "pooler"),
+    (r"pooler(\.dense)?|transform\.dense|(head|classifier|lm_head)\.dense", "pooler"),
+    (r"projection_head|prediction_head", "pooler"),
     (r"(visual|text|vision|multi_modal|mm|image|audio|modality|embedding|\w*)_?project(ion|or)"
      r"(\.(linear(_\d)?|linear\d|proj(_\d)?|\d+))?", "projection"),
-    (r"merger\.(mlp|linear_fc|ln_q)\.?\d*|visual\.proj|patch_merger\.\w+", "projection"),
     (r"reduction", "projection"),
 )  # fmt: skip
 

@@ -59,9 +59,9 @@ def _list(model: Any) -> TensorList:
         return _list_named(str(model))
     torch = sys.modules.get("torch")  # who passes a module has imported torch
     if torch is not None and isinstance(model, torch.nn.Module):
-        from frog.weights import module
+        from frog.weights import module, names
 
-        return module.list_module(model)
+        return names.to_disk(module.list_module(model), model)
     if isinstance(model, Mapping):
         from frog.weights import module
 

@@ -83,10 +83,11 @@ def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
     matrices = list(listed.matrices)
     if run.shard is not None:
         matrices = _shard(matrices, run.shard)
+    stream = _stream(matrices, settings, run)
     if run.on_start is not None:
         run.on_start({matrix.name: cost(matrix) for matrix in matrices})
     done: dict[str, Measured] = {}
-    for measured in _stream(matrices, settings, run):
+    for measured in stream:
         done[measured.layer.name] = measured
         if run.on_layer is not None:
             run.on_layer(measured)

@@ -79,6 +79,15 @@ def aspect_ratio(probe: Probe) -> float:
     return max(probe.shape) / min(probe.shape)
 
 
+@metric("rf", symbol="k_h k_w", better="none", degree=0, source=WW)
+def receptive_field(probe: Probe) -> float:
+    """Positions of a convolution's kernel; 1 for other matrices."""
+    view = probe.matrix.view
+    if view is None or not probe.matrix.kind.startswith("conv"):
+        return 1.0
+    return float(math.prod(view.tensor_shape[2:]))
+
+
 def _rank(probe: Probe) -> float:
     values = probe.spectrum.singular_values
     if len(values) == 0 or math.isnan(values[0]):

@@ -17,7 +17,7 @@ from frog.numerics.tail_scan import TailScan
 from frog.types import FitStatus, PowerLawFit
 
 ESTIMATORS = ("ks", "hill", "tpl")
-MIN_TAIL = 2
+MIN_TAIL = 20  # shorter tails are picked by chance: docs/design-notes/002-alpha-intervals.md
 HANDFUL = 5  # fewer values than this have no tail
 BAND = 1.1  # the band holds every tail whose distance is at most this many times the smallest
 WEIGHTWATCHER_CUT = 1e-5
@@ -64,7 +64,9 @@ def fit_power_law(
     ('ok', True)
     """
     _check_arguments(estimator, min_tail, cut)
-    values, resolution, status = _above_cut(eigenvalues, cut, shape, max(min_tail, HANDFUL))
+    values, resolution, status = above_cut(
+        eigenvalues, cut=cut, shape=shape, fewest=max(min_tail, HANDFUL)
+    )
     if status is not FitStatus.OK:
         return PowerLawFit(estimator=estimator, status=status)
     logs = np.log(values / values[-1])
@@ -93,7 +95,7 @@ def fit_weightwatcher(eigenvalues: np.ndarray, *, extras: bool = True) -> PowerL
     >>> round(fit.alpha, 4), fit.n_tail
     (1.7213, 4)
     """
-    values, _, status = _above_cut(eigenvalues, WEIGHTWATCHER_CUT, None, 2)
+    values, _, status = above_cut(eigenvalues, cut=WEIGHTWATCHER_CUT)
     if status is not FitStatus.OK:
         return PowerLawFit(estimator="ks", status=status)
     logs = np.log(values / values[-1])
@@ -119,10 +121,18 @@ def _check_arguments(estimator: str, min_tail: int, cut: str | float) -> None:
         raise UsageError(f"cut must be a finite number of at least 0, got {cut}")
 
 
-def _above_cut(
-    eigenvalues: np.ndarray, cut: str | float, shape: tuple[int, int] | None, fewest: int
+def above_cut(
+    eigenvalues: np.ndarray,
+    *,
+    cut: str | float = "relative",
+    shape: tuple[int, int] | None = None,
+    fewest: int = 2,
 ) -> tuple[np.ndarray, float, FitStatus]:
-    """The values above the cut, ascending; what counts as equal, relative; whether to go on."""
+    """The values above the cut, ascending; what counts as equal, relative; whether to go on.
+
+    >>> above_cut(np.array([2.0, 0.0, 1.0]))[0].tolist()
+    [1.0, 2.0]
+    """
     x = np.asarray(eigenvalues, dtype=np.float64).ravel()
     if not np.isfinite(x).all():
         return x, 0.0, FitStatus.NONFINITE

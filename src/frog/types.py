@@ -314,7 +314,7 @@ class ModelReport:
     settings: Settings
     layers: tuple[LayerReport, ...]
     findings: tuple[Finding, ...] = ()
-    summary: Mapping[str, float] = field(default_factory=dict)
+    summary: Mapping[str, int | float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None
 

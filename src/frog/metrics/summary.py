@@ -21,7 +21,7 @@ AVERAGED = (
 WEIGHTWATCHER_FAILED = -1.0
 
 
-def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> dict[str, float]:
+def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> dict[str, int | float]:
     """Plain, median and parameter-weighted means, each over the layers that have the number.
 
     Embeddings and heads stay outside. In compat mode all rows enter, as in WeightWatcher's
@@ -32,13 +32,13 @@ def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> di
     if compat == "weightwatcher":
         return _weightwatcher(measured)
     averaged = [x for x in measured if x.averaged]
-    summary: dict[str, float] = {}
+    summary: dict[str, int | float] = {}
     for name in AVERAGED:
         pairs = [(x.values.get(name, math.nan), x.params) for x in averaged]
         pairs = [(value, params) for value, params in pairs if not math.isnan(value)]
         values = [value for value, _ in pairs]
         summary[name] = _mean(values)
-        summary[f"{name}_layers"] = float(len(values))
+        summary[f"{name}_layers"] = len(values)
         if name in ("alpha", "alpha_weighted"):
             summary[f"{name}_median"] = float(np.median(values)) if values else math.nan
             weights = [params for _, params in pairs]
@@ -46,23 +46,23 @@ def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> di
                 float(np.average(values, weights=weights)) if values else math.nan
             )
     alphas = [x.values.get("alpha", math.nan) for x in averaged]
-    summary["layers_fitted"] = float(sum(not math.isnan(a) for a in alphas))
-    summary["layers_averaged"] = float(len(averaged))
-    summary["layers_measured"] = float(len(measured))
-    summary["layers_total"] = float(len(layers))
-    summary["params_measured"] = float(sum(x.params for x in measured))
-    summary["params_total"] = float(sum(x.params for x in layers))
+    summary["layers_fitted"] = sum(not math.isnan(a) for a in alphas)
+    summary["layers_averaged"] = len(averaged)
+    summary["layers_measured"] = len(measured)
+    summary["layers_total"] = len(layers)
+    summary["params_measured"] = sum(x.params for x in measured)
+    summary["params_total"] = sum(x.params for x in layers)
     return summary
 
 
-def _weightwatcher(measured: Sequence[LayerReport]) -> dict[str, float]:
-    summary = {}
+def _weightwatcher(measured: Sequence[LayerReport]) -> dict[str, int | float]:
+    summary: dict[str, int | float] = {}
     for name in AVERAGED:
         values = [x.values.get(name, math.nan) for x in measured]
         values = [WEIGHTWATCHER_FAILED if math.isnan(v) else v for v in values]
         summary[name] = _mean(values)
-    summary["layers_fitted"] = float(sum(x.fit_status == "ok" for x in measured))
-    summary["layers_measured"] = float(len(measured))
+    summary["layers_fitted"] = sum(x.fit_status == "ok" for x in measured)
+    summary["layers_measured"] = len(measured)
     return summary
 
 

@@ -9,15 +9,13 @@ A verdict is *certain* or *possible*; a possible one carries ``possibly`` in its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from frog.types import Finding, NullLook, PowerLawFit, Settings
 
 OVER_TRAINED = 2.0
 OVER_PARAMETERISED = 6.0
-ENOUGH = 50
-"""Eigenvalues from which on it says something that no look can tell a layer from noise."""
-
 TOWARDS = {"stable_rank": "low", "spikes": "high", "alpha": "low"}
 """On which side of its null a look shows correlations. The other side is a spectrum *flatter* than
 random, which orthogonal initialisation makes as well as training: there it is only possible."""
@@ -32,7 +30,7 @@ def judge(
 
     ``trained``: certain when a look lies outside its null on the side of correlations, possible
     when only on the other side. ``untrained`` and ``over-parameterised``: no look can tell the
-    layer from a random matrix (with fewer than 50 eigenvalues only possibly ``untrained``).
+    layer from a random matrix (one too small for a fit: only possibly ``untrained``).
     ``over-parameterised`` also when alpha > 6, ``over-trained`` when alpha < 2: certain when the
     interval of alpha lies wholly beyond; ``over-trained`` is only possible where random matrices
     of the shape have such an alpha too. Without looks and without a fit there is no verdict.
@@ -46,16 +44,12 @@ def judge(
     """
     found = _from_looks(name, fit, null)
     if _thresholds_hold(fit, settings):
-        found += _from_alpha(name, fit, null)
+        found = _strongest(found + _from_alpha(name, fit, null))
     words: list[str] = []
     for finding in found:
         prefix = "possibly " if finding.certainty == "possible" else ""
-        for kind in _words_of(finding):
-            if prefix + kind not in words:
-                words.append(prefix + kind)
-    certain = {word for word in words if not word.startswith("possibly ")}
-    words = [word for word in words if word.removeprefix("possibly ") not in certain - {word}]
-    return tuple(words), tuple(_strongest(found))
+        words += [prefix + kind for kind in _words_of(finding)]
+    return tuple(words), tuple(found)
 
 
 def bounds_to_settle(fit: PowerLawFit, settings: Settings) -> tuple[float, ...]:
@@ -141,8 +135,8 @@ def _side(look: NullLook) -> str:
 
 def _listed(looks: list[NullLook]) -> str:
     return ", ".join(
-        f"{NAMES[look.name]} {look.value:.4g} (random: "
-        + (f"{look.low:.4g})" if look.low == look.high else f"{look.low:.4g} to {look.high:.4g})")
+        f"{NAMES[look.name]} {look.value:.3g} (random: "
+        + (f"{look.low:.3g})" if look.low == look.high else f"{look.low:.3g} to {look.high:.3g})")
         for look in looks
     )
 
@@ -156,38 +150,32 @@ def _thresholds_hold(fit: PowerLawFit, settings: Settings) -> bool:
 
 def _from_alpha(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> list[Finding]:
     low, high = fit.interval
-    span = f"alpha {fit.alpha:.3g} (interval {low:.3g} to {high:.3g})"
+    look = null.get("alpha")
+    as_random = look is not None and not look.outside
     if fit.alpha > OVER_PARAMETERISED:
+        kind, bound, side = "over-parameterised", OVER_PARAMETERISED, "above"
         certain = low > OVER_PARAMETERISED
-        reading = f"{name} is {'' if certain else 'possibly '}over-parameterised: {span} is above 6"
-        told = any(look.outside and _side(look) == TOWARDS[look.name] for look in null.values())
-        if told:
-            reading += "; it is trained, but few of its directions stand out"
-        return [_of_alpha("over-parameterised", name, fit, OVER_PARAMETERISED, (certain, reading))]
-    if fit.alpha < OVER_TRAINED:
-        look = null.get("alpha")
-        as_random = look is not None and not look.outside
+    elif fit.alpha < OVER_TRAINED:
+        kind, bound, side = "over-trained", OVER_TRAINED, "below"
         certain = high < OVER_TRAINED and not as_random
-        reading = f"{name} is {'' if certain else 'possibly '}over-trained: {span} is below 2"
-        if as_random:
-            reading += ", but so is that of many a random matrix of this shape"
-        return [_of_alpha("over-trained", name, fit, OVER_TRAINED, (certain, reading))]
-    return []
-
-
-def _of_alpha(
-    kind: str, name: str, fit: PowerLawFit, threshold: float, reading: tuple[bool, str]
-) -> Finding:
-    certain, text = reading
-    return Finding(
+    else:
+        return []
+    text = f"{name} is {'' if certain else 'possibly '}{kind}: alpha {fit.alpha:.3g}"
+    if not math.isnan(low):
+        text += f" (interval {low:.3g} to {high:.3g})"
+    text += f" is {side} {bound:g}"
+    if look is not None and (as_random or side == "above"):
+        text += f"; random matrices of this shape have {look.low:.3g} to {look.high:.3g}"
+    finding = Finding(
         kind=kind,
         certainty="certain" if certain else "possible",
         severity="warning" if certain else "info",
         layer=name,
         value=fit.alpha,
-        threshold=threshold,
+        threshold=bound,
         text=text,
     )
+    return [finding]
 
 
 # ----------------------------------------------------------------------------- together

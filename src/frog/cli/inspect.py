@@ -23,5 +23,5 @@ def inspect(
     if format == "json":
         OUT.file.write(json.dumps(listing_dict(listed), indent=2) + "\n")
     elif format != "quiet":
-        OUT.print(listing_table(listed))
+        OUT.print(listing_table(listed, width=OUT.width))
         suggest("frog", "analyze", model)

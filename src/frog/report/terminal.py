@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from frog.errors import UnknownName
-from frog.report.words import count, middle, natural, number
+from frog.report.words import count, middle, natural, number, quantity, short_name, times
 from frog.types import Finding, LayerReport, ModelReport
 
 TABLE_LAYERS = 60
@@ -34,7 +34,8 @@ def summary_panel(report: ModelReport) -> RenderableType:
     params = sum(layer.params for layer in report.layers)
     head = Text.assemble(
         (report.path, "bold"),
-        f" · {count(len(measured), 'matrix')} · {_params(params)} parameters · {_dtypes(measured)}",
+        f" · {count(len(measured), 'matrix')} · {quantity(params)} parameters",
+        f" · {_dtypes(measured)}",
     )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
@@ -157,11 +158,7 @@ def _value(name: str, digits: int = 2) -> Callable[[LayerReport], Text]:
 
 def _name(layer: LayerReport) -> Text:
     """The name from its block on: the block has a column of its own."""
-    name = layer.name.removesuffix(".weight").replace(".weight[", "[")
-    if layer.block is not None:
-        _, found, rest = f".{name}".partition(f".{layer.block}.")
-        name = rest if found else name
-    return Text(name)
+    return Text(short_name(layer.name, layer.block))
 
 
 def _interval(layer: LayerReport) -> Text:
@@ -182,7 +179,7 @@ def _verdict(layer: LayerReport) -> Text:
 COLUMNS = [
     Column("", "right", lambda layer: Text("" if layer.block is None else str(layer.block))),
     Column(NAME, "left", _name),
-    Column("shape", "right", lambda layer: Text("×".join(str(size) for size in layer.shape))),
+    Column("shape", "right", lambda layer: Text(times(layer.shape))),
     Column("α", "right", _value("alpha")),
     Column("interval", "right", _interval),
     Column("D", "right", _value("D", 3)),
@@ -191,13 +188,6 @@ COLUMNS = [
     Column("stable rank", "right", _value("stable_rank", 1), wide=True),
     Column("verdict", "left", _verdict),
 ]
-
-
-def _params(params: int) -> str:
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if params >= size:
-            return f"{params / size:.3g} {unit}"
-    return str(params)
 
 
 def _dtypes(layers: Sequence[LayerReport]) -> str:

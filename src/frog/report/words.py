@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 PLURALS = {"matrix": "matrices"}
 
@@ -38,6 +39,40 @@ def middle(text: str, width: int) -> str:
         return text
     tail = width // 2
     return f"{text[: width - tail - 1]}…{text[-tail:]}"
+
+
+def quantity(n: int) -> str:
+    """A large number in three digits and a unit.
+
+    >>> quantity(22_713_728), quantity(999), quantity(1_500)
+    ('22.7 M', '999', '1.5 k')
+    """
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return str(n)
+
+
+def times(shape: Sequence[int]) -> str:
+    """A shape.
+
+    >>> times((384, 1536)), times(())
+    ('384×1536', 'scalar')
+    """
+    return "×".join(str(size) for size in shape) or "scalar"
+
+
+def short_name(name: str, block: int | None) -> str:
+    """A name from its block on, for tables where the block has a column of its own.
+
+    >>> short_name("encoder.layer.3.attention.self.key.weight", 3)
+    'attention.self.key'
+    """
+    name = name.removesuffix(".weight").replace(".weight[", "[")
+    if block is not None:
+        _, found, rest = f".{name}".partition(f".{block}.")
+        name = rest if found else name
+    return name
 
 
 def natural(name: str) -> list[tuple[int, str]]:

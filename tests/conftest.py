@@ -32,7 +32,7 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def resnet20() -> Path:
     """The CIFAR-10 ResNet20, a pickle of weights only."""
-    return shared("resnet-cifar10/resnet20-12fca82f.th")
+    return shared("data/resnet-cifar10/resnet20-12fca82f.th")
 
 
 @pytest.fixture(autouse=True)

@@ -147,6 +147,8 @@ def _sorted_out(
         if match:
             factors.setdefault(match["module"], {})[match["side"]] = tensor
             continue
+        if ".original_module." in name:
+            continue  # the base's own values, beside the trained ones of modules_to_save
         why = tensor.unsupported
         if "lora_magnitude_vector" in name:
             why = "magnitudes of DoRA, one per row: not a matrix"

@@ -120,7 +120,8 @@ def read_weight_map(index: Path) -> dict[str, str]:
         raise ModelError(f"{index}: expected 'weight_map' with tensor names and files; {AGAIN}")
     for name, shard in weight_map.items():
         # A name with a folder in it could point anywhere on the machine.
-        if not isinstance(shard, str) or Path(shard).name != shard or "\0" in shard or not shard:
+        plain = isinstance(shard, str) and Path(shard).name == shard and "\0" not in shard
+        if not plain or shard in ("", ".."):
             raise ModelError(
                 f"{index}: the shard of '{name}' must be a file name in the same folder, "
                 f"got {first_line(shard)!r}; {AGAIN}"

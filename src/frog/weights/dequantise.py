@@ -42,7 +42,8 @@ def scale_blocks(
 ) -> tuple[int, ...] | None:
     """Entries per scale along each axis for shapes of values and scale; None if none fit.
 
-    ``block`` is the nominal size along the last axes (128, 128).
+    ``block`` is the nominal size along the last axes (128, 128); where the number of scales is
+    another, blocks are of equal size.
 
     >>> scale_blocks((256, 300), (2, 3), (128, 128))
     (128, 128)
@@ -63,6 +64,8 @@ def scale_blocks(
             found.append(1)
         elif count == -(-size // nominal):
             found.append(nominal)
+        elif size % count == 0:
+            found.append(size // count)
         else:
             return None
     return tuple(found)

@@ -53,7 +53,8 @@ class ViewLoader:
 
     def _decode(self, slab: np.ndarray) -> np.ndarray:
         # A file may place a tensor at an odd byte; what reads the matrix need not cope with it.
-        return np.require(self.tensor.decode(slab), requirements="A")
+        with np.errstate(all="ignore"):  # NaN and Inf are counted by who measures
+            return np.require(self.tensor.decode(slab), requirements="A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,9 @@ def _slabs(codes: np.ndarray, view: MatrixView, axis: int, size: int) -> Iterato
 def _read(tensor: StoredTensor, view: MatrixView) -> tuple[np.ndarray, MatrixView]:
     """Codes, and the view that picks the matrix from them: of one member where that is enough."""
     at = view.index[0] if view.index else None
-    member = isinstance(tensor, StackedTensor) and isinstance(at, int)
-    if not member or view.grid[0] != tensor.shape[0]:
+    if not isinstance(tensor, StackedTensor) or not isinstance(at, int):
+        return tensor.codes(), view
+    if view.grid[0] != tensor.shape[0]:
         return tensor.codes(), view
     # Unpacking a stack of experts for the sake of one would cost their number squared.
     alone = replace(

@@ -111,8 +111,7 @@ def _scaled(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | 
     format = f"{tensor.dtype} with scales"
     zero = tensor.name + "_zero_point"
     used = (*siblings[:1], *([zero] if zero in names else []))
-    block = settings.get("weight_block_size")
-    block = tuple(block) if _is_sizes(block, 2) else (128, 128)
+    block = _block_size(settings.get("weight_block_size"))
     blocks = dequantise.scale_blocks(tensor.shape, scale.shape, block)
     if blocks is None or scale.unsupported or not tensor.shape or 0 in tensor.shape:
         return _refuse(tensor, used, format, f"scales of shape {scale.shape} do not fit")
@@ -356,7 +355,8 @@ def _fold(
 
     def guarded(part: int | slice) -> np.ndarray:
         try:
-            return unpack(part)
+            with np.errstate(all="ignore"):  # NaN and Inf are counted by who measures
+                return unpack(part)
         except (IndexError, ValueError) as error:
             raise ModelError(
                 f"{name}: its packed data ({format}) contradict each other ({error}); "
@@ -387,10 +387,10 @@ def _floats(tensor: StoredTensor) -> np.ndarray:
     return np.asarray(tensor.decode(tensor.codes()), np.float32)
 
 
-def _is_sizes(value: object, count: int) -> bool:
-    """Whether a value from a config is a list of ``count`` positive integers."""
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == count
-        and all(isinstance(x, int) and x > 0 for x in value)
-    )
+def _block_size(value: object) -> tuple[int, ...]:
+    """A block size from a config where it is two positive integers, else the usual one."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        sizes = tuple(x for x in value if isinstance(x, int) and x > 0)
+        if len(sizes) == 2:
+            return sizes
+    return 128, 128

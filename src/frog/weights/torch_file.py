@@ -80,23 +80,26 @@ def read_torch_file(path: Path) -> Any:
 
 def _pickle_error(path: Path, message: str) -> ModelError:
     """Tells a pickle that needs code from one that is damaged or no pickle at all."""
-    if "GLOBAL" in message or "Unsupported class" in message or "nsupported global" in message:
-        return ModelError(
-            f"{path}: refused, it holds more than weights and would run code when opened "
-            f"({_global(message)}). Only weights are read. If you trust the file, convert it: "
-            "load it in Python with the program that made it, then "
-            "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
-        )
-    return ModelError(f"{path}: not a torch file, or damaged; expected torch weights: {AGAIN}")
+    wanted = _global(message)
+    if not wanted:
+        return ModelError(f"{path}: not a torch file, or damaged; expected torch weights: {AGAIN}")
+    return ModelError(
+        f"{path}: refused, it holds more than weights and would run code when opened (it asks for "
+        f"{wanted}). Only weights are read. If you trust the file, convert it: load it in Python "
+        "with the program that made it, then "
+        "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+    )
 
 
 def _global(message: str) -> str:
-    """The name of the class or function that a refused pickle asked for."""
+    """The class or function that a refused pickle asked for; empty where it asked for none."""
     for mark in ("GLOBAL ", "Unsupported class "):
         _, found, rest = message.partition(mark)
-        if found:
-            return f"asks for {rest.split()[0].strip('`,.')}"
-    return "asks for an object that is no tensor"
+        name = rest.split()[0].strip("`,.") if found and rest.split() else ""
+        if "." in name:  # a pickle that was cut off asks for half a name
+            return name
+    # torch does not know the operation by which newer pickles name what they need.
+    return "a Python object" if "nsupported operand 14" in message else ""
 
 
 def _unwrap(content: Any, path: Path) -> tuple[Mapping[Any, Any], list[str]]:

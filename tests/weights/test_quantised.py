@@ -1,0 +1,333 @@
+"""Packed formats: what a plain quantiser packed comes back, under its logical name and shape.
+
+Each quantiser here is written from the description of the format, one entry at a time, and
+shares no code with what is tested.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from frog.errors import ModelError
+from frog.weights.quantised import StackedTensor
+from frog.weights.source import list_tensors
+
+E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
+AWQ_COLUMNS = [0, 2, 4, 6, 1, 3, 5, 7]
+rng = np.random.default_rng(0)
+
+
+def listed(tensors, folder=None, settings=None):
+    """The tensor list of a state dict, or of a checkpoint folder with a config."""
+    tensors = {k: torch.as_tensor(v).contiguous() for k, v in tensors.items()}
+    if folder is None:
+        return list_tensors(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    config = {"quantization_config": settings} if settings else {}
+    (folder / "config.json").write_text(json.dumps(config))
+    return list_tensors(folder)
+
+
+def only(tensors, folder=None, settings=None):
+    """The one tensor that is left when the group is folded."""
+    (tensor,) = listed(tensors, folder, settings).tensors
+    return tensor
+
+
+def values(tensor):
+    assert tensor.unsupported is None, tensor.unsupported
+    decoded = tensor.decode(tensor.codes())
+    assert decoded.shape == tensor.shape
+    return decoded
+
+
+def words(codes, bits):
+    """Rows of unsigned codes -> rows of 32-bit words, lowest bits first, the last one padded."""
+    per = 32 // bits
+    rows = []
+    for row in codes:
+        padded = [*row, *([0] * (-len(row) % per))]
+        rows.append(
+            [
+                sum(int(c) << (bits * i) for i, c in enumerate(padded[at : at + per]))
+                for at in range(0, len(padded), per)
+            ]
+        )
+    return np.array(rows, np.uint32).view(np.int32)
+
+
+# ------------------------------------------------------------------------------- float8
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (5, 1), (1, 300)])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_per_tensor_row_and_column(tmp_path, shape, dtype):
+    weight = torch.from_numpy(rng.normal(size=(5, 300))).to(dtype)
+    scale = torch.from_numpy(rng.uniform(0.5, 2, size=shape)).float()
+    tensor = only({"a.weight": weight, "a.weight_scale": scale}, tmp_path)
+    assert (tensor.name, tensor.shape, tensor.params) == ("a.weight", (5, 300), 1500)
+    assert tensor.dtype == str(dtype).removeprefix("torch.")
+    factor = scale[:, None] if shape == (5,) else scale
+    np.testing.assert_array_equal(values(tensor), (weight.float() * factor).numpy())
+
+
+@pytest.mark.parametrize("block", [None, [128, 128], [2, 64]])
+@pytest.mark.parametrize("scale_type", [torch.float32, torch.bfloat16, torch.float8_e8m0fnu])
+def test_float8_in_blocks(tmp_path, block, scale_type):
+    rows, columns = block or (128, 128)
+    weight = torch.from_numpy(rng.normal(size=(2 * rows + 1, 2 * columns + 1)))
+    weight = weight.to(torch.float8_e4m3fn)
+    scale = torch.from_numpy(rng.uniform(0.5, 2, size=(3, 3))).float().to(scale_type)
+    settings = {"quant_method": "fp8", "weight_block_size": block} if block else None
+    tensor = only({"a.weight": weight, "a.weight_scale_inv": scale}, tmp_path, settings)
+    expected = weight.float().numpy()
+    for i in range(expected.shape[0]):
+        for j in range(expected.shape[1]):
+            expected[i, j] *= scale.float()[i // rows, j // columns].item()
+    np.testing.assert_array_equal(values(tensor), expected)
+
+
+def test_float8_in_groups_of_another_size():
+    weight = torch.from_numpy(rng.normal(size=(3, 96))).to(torch.float8_e4m3fn)
+    scale = torch.rand(3, 3) + 0.5
+    expected = weight.float() * scale.repeat_interleave(32, dim=1)
+    tensor = only({"a.weight": weight, "a.weight_scale": scale})
+    np.testing.assert_array_equal(values(tensor), expected.numpy())
+
+
+def test_float8_experts_are_unpacked_one_at_a_time():
+    weight = torch.from_numpy(rng.normal(size=(3, 4, 8))).to(torch.float8_e4m3fn)
+    for shape in ((3, 4, 1), (3, 1, 8), (3, 1, 1), (3,), (1,)):
+        scale = torch.from_numpy(rng.uniform(0.5, 2, size=shape)).float()
+        tensor = only({"e.gate_up_proj": weight, "e.gate_up_proj_scale": scale})
+        factor = scale[:, None, None] if shape == (3,) else scale
+        expected = (weight.float() * factor).numpy()
+        np.testing.assert_array_equal(values(tensor), expected)
+        assert isinstance(tensor, StackedTensor)
+        for i in range(3):
+            np.testing.assert_array_equal(tensor.member(i), expected[i])
+
+
+def test_float8_without_scale_is_taken_as_it_is():
+    weight = torch.linspace(-2, 2, 8).to(torch.float8_e5m2)
+    np.testing.assert_array_equal(values(only({"w": weight})), weight.float().numpy())
+
+
+def test_scale_that_does_not_fit_is_refused():
+    weight = torch.zeros(5, 300).to(torch.float8_e4m3fn)
+    result = listed({"a.weight": weight, "a.weight_scale": torch.ones(4, 7)})
+    assert all(x.unsupported for x in result.tensors)
+    assert "not supported" in result.notes[0]
+
+
+def test_int8_with_row_scale():
+    weight = torch.from_numpy(rng.integers(-128, 128, size=(4, 6), dtype=np.int8))
+    scale = torch.rand(4, 1).bfloat16()
+    tensor = only({"a.weight": weight, "a.weight_scale": scale})
+    assert tensor.dtype == "int8"
+    np.testing.assert_array_equal(values(tensor), (weight.float() * scale.float()).numpy())
+
+
+# ------------------------------------------------------------------------- bitsandbytes
+
+
+def test_bnb_int8():
+    weight = rng.normal(size=(4, 6)).astype(np.float32)
+    top = np.abs(weight).max(axis=1)
+    codes = np.array([[round(w / t * 127) for w in r] for r, t in zip(weight, top, strict=True)])
+    group = {"a.weight": codes.astype(np.int8), "a.SCB": top, "a.bias": np.ones(4)}
+    result = listed({**group, "a.weight_format": np.uint8(0)})
+    assert [x.name for x in result.tensors] == ["a.weight", "a.bias"]
+    np.testing.assert_allclose(values(result.tensors[0]), codes * top[:, None] / 127, rtol=1e-6)
+    turned = listed({**group, "a.weight_format": np.uint8(2)})
+    assert "row layout" in turned.tensors[0].unsupported
+
+
+def four_bit_group(shape, kind, blocksize, nested):
+    """A bitsandbytes 4-bit group, and the values that it stands for."""
+    code = np.sort(rng.uniform(-1, 1, size=16)).astype(np.float32)
+    count = int(np.prod(shape))
+    index = rng.integers(0, 16, size=count)
+    blocks = -(-count // blocksize)
+    state = {"quant_type": kind, "blocksize": blocksize, "dtype": "bfloat16", "shape": list(shape)}
+    if nested:
+        nested_code = np.linspace(-1, 1, 256).astype(np.float32)
+        nested_index = rng.integers(0, 256, size=blocks).astype(np.uint8)
+        nested_top = rng.uniform(0.5, 1, size=-(-blocks // 4)).astype(np.float32)
+        offset = 1.25
+        absmax = [nested_code[c] * nested_top[i // 4] + offset for i, c in enumerate(nested_index)]
+        state |= {"nested_blocksize": 4, "nested_offset": offset, "nested_dtype": "float32"}
+        scales = {"absmax": nested_index, "nested_absmax": nested_top}
+        scales["nested_quant_map"] = nested_code
+    else:
+        absmax = rng.uniform(0.5, 2, size=blocks).astype(np.float32)
+        scales = {"absmax": absmax}
+    expected = [code[c] * absmax[i // blocksize] for i, c in enumerate(index)]
+    pairs = [*index, *([0] * (count % 2))]
+    packed = [pairs[i] << 4 | pairs[i + 1] for i in range(0, len(pairs), 2)]
+    group = {f"a.weight.{k}": v for k, v in scales.items()}
+    group["a.weight"] = np.array(packed, np.uint8)[:, None]
+    group["a.weight.quant_map"] = code
+    text = np.frombuffer(json.dumps(state).encode(), np.uint8).copy()
+    group[f"a.weight.quant_state.bitsandbytes__{kind}"] = text
+    return group, np.array(expected, np.float32).reshape(shape)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("shape", [(8, 16), (5, 13), (3, 3)])
+def test_bnb_four_bit(tmp_path, kind, nested, shape):
+    group, expected = four_bit_group(shape, kind, 16, nested)
+    tensor = only(group, tmp_path)
+    assert (tensor.name, tensor.shape, tensor.dtype) == ("a.weight", shape, kind)
+    np.testing.assert_allclose(values(tensor), expected, rtol=1e-6)
+
+
+def test_bnb_four_bit_in_another_storage_type():
+    group, expected = four_bit_group((8, 16), "nf4", 16, False)
+    group["a.weight"] = torch.from_numpy(group["a.weight"].ravel()).view(torch.bfloat16)
+    np.testing.assert_allclose(values(only(group)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lost", ["absmax", "quant_map", "state"])
+def test_bnb_four_bit_with_a_part_missing_is_refused(lost):
+    group, _ = four_bit_group((8, 16), "nf4", 16, False)
+    if lost == "state":
+        group["a.weight.quant_state.bitsandbytes__nf4"] = np.frombuffer(b"{}", np.uint8).copy()
+    else:
+        del group[f"a.weight.{lost}"]
+    assert all(x.unsupported for x in listed(group).tensors)
+
+
+# -------------------------------------------------------------------------------- MXFP4
+
+
+def test_mxfp4_experts(tmp_path):
+    experts, outputs, groups = 2, 3, 2
+    codes = rng.integers(0, 16, size=(experts, outputs, groups * 32))
+    exponents = rng.integers(100, 140, size=(experts, outputs, groups)).astype(np.uint8)
+    expected = np.zeros((experts, groups * 32, outputs), np.float32)
+    blocks = np.zeros((experts, outputs, groups, 16), np.uint8)
+    for e, o, i in np.ndindex(*codes.shape):
+        code = codes[e, o, i]
+        expected[e, i, o] = E2M1[code] * 2.0 ** (int(exponents[e, o, i // 32]) - 127)
+        blocks[e, o, i // 32, i % 32 // 2] |= code << (4 * (i % 2))
+    group = {"x.down_proj_blocks": blocks, "x.down_proj_scales": exponents}
+    tensor = only(group, tmp_path)
+    assert (tensor.name, tensor.dtype) == ("x.down_proj", "mxfp4")
+    np.testing.assert_array_equal(values(tensor), expected)
+    assert isinstance(tensor, StackedTensor)
+    np.testing.assert_array_equal(tensor.member(1), expected[1])
+
+
+# -------------------------------------------------------------------- GPTQ, AWQ and packs
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("order", ["none", "in turn", "shuffled"])
+@pytest.mark.parametrize("version", ["gptq", "gptq_v2"])
+def test_gptq(tmp_path, bits, order, version):
+    inputs, outputs, groups = 64, 32, 4
+    top = 2**bits - 1
+    code = rng.integers(0, top + 1, size=(inputs, outputs))
+    zero = rng.integers(0, top + 1, size=(groups, outputs))
+    scale = rng.uniform(0.01, 0.1, size=(groups, outputs)).astype(np.float16)
+    group = np.repeat(np.arange(groups), inputs // groups)
+    if order == "shuffled":
+        group = rng.permutation(group)
+    stored_zero = zero if version == "gptq_v2" else (zero - 1) & top
+    tensors = {
+        "a.qweight": words(code.T, bits).T.copy(),
+        "a.qzeros": words(stored_zero, bits),
+        "a.scales": scale,
+    }
+    if order != "none":
+        tensors["a.g_idx"] = group.astype(np.int32)
+    settings = {"quant_method": "gptq", "bits": bits, "checkpoint_format": version}
+    tensor = only(tensors, tmp_path, settings)
+    assert (tensor.name, tensor.shape, tensor.dtype) == ("a.weight", (32, 64), f"int{bits}")
+    expected = (code - zero[group]) * scale.astype(np.float32)[group]
+    np.testing.assert_allclose(values(tensor), expected.T, rtol=1e-6)
+
+
+def test_gptq_with_an_impossible_group_is_an_error():
+    tensors = {
+        "a.qweight": np.zeros((8, 32), np.int32),
+        "a.qzeros": np.zeros((4, 4), np.int32),
+        "a.scales": np.ones((4, 32), np.float16),
+        "a.g_idx": np.full(64, 9, np.int32),
+    }
+    with pytest.raises(ModelError, match=r"a\.weight: its packed data \(GPTQ\)"):
+        values(only(tensors))
+
+
+def test_awq(tmp_path):
+    inputs, outputs, groups = 32, 16, 2
+    code = rng.integers(0, 16, size=(inputs, outputs))
+    zero = rng.integers(0, 16, size=(groups, outputs))
+    scale = rng.uniform(0.01, 0.1, size=(groups, outputs)).astype(np.float16)
+
+    def turned(rows):
+        return np.stack([rows[:, 8 * w + c] for w in range(2) for c in AWQ_COLUMNS], axis=1)
+
+    tensors = {
+        "a.qweight": words(turned(code), 4),
+        "a.qzeros": words(turned(zero), 4),
+        "a.scales": scale,
+    }
+    tensor = only(tensors, tmp_path, {"quant_method": "awq", "bits": 4, "version": "gemm"})
+    assert (tensor.name, tensor.shape, tensor.dtype) == ("a.weight", (16, 32), "int4")
+    group = np.repeat(np.arange(groups), inputs // groups)
+    expected = (code - zero[group]) * scale.astype(np.float32)[group]
+    np.testing.assert_allclose(values(tensor), expected.T, rtol=1e-6)
+    other = listed(tensors, tmp_path, {"quant_method": "awq", "bits": 4, "version": "gemv"})
+    assert all(x.unsupported for x in other.tensors)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("order", [False, True])
+def test_compressed_tensors(tmp_path, bits, zeros, groups, order):
+    outputs, inputs = 5, 36
+    half = 2 ** (bits - 1)
+    code = rng.integers(-half, half, size=(outputs, inputs))
+    zero = rng.integers(-half, half, size=(outputs, groups)) * zeros
+    scale = torch.from_numpy(rng.uniform(0.01, 0.1, size=(outputs, groups))).bfloat16()
+    group = np.repeat(np.arange(groups), inputs // groups)
+    group = rng.permutation(group) if order else group
+    tensors = {
+        "a.weight_packed": words(code + half, bits),
+        "a.weight_scale": scale,
+        "a.weight_shape": np.array([outputs, inputs]),
+    }
+    if zeros:
+        tensors["a.weight_zero_point"] = words((zero + half).T, bits).T.copy()
+    if order:
+        tensors["a.weight_g_idx"] = group.astype(np.int32)
+    settings = {"config_groups": {"group_0": {"weights": {"num_bits": bits}}}}
+    tensor = only(tensors, tmp_path, settings)
+    assert (tensor.name, tensor.shape, tensor.dtype) == ("a.weight", (5, 36), f"int{bits}")
+    expected = (code - zero[:, group]) * scale.float().numpy()[:, group]
+    np.testing.assert_allclose(values(tensor), expected, rtol=1e-6)
+
+
+def test_other_packs_are_refused_whole():
+    nvfp4 = {
+        "a.weight_packed": torch.zeros(4, 8, dtype=torch.uint8),
+        "a.weight_scale": torch.zeros(4, 1).to(torch.float8_e4m3fn),
+        "a.weight_global_scale": torch.ones(1),
+    }
+    mlx = {
+        "b.weight": torch.zeros(64, 8, dtype=torch.uint32),
+        "b.scales": torch.zeros(64, 64).half(),
+        "b.biases": torch.zeros(64, 64).half(),
+    }
+    result = listed({**nvfp4, **mlx, "c.weight": torch.zeros(3, 3)})
+    # The scales are matrices by their shape, but nothing that was trained.
+    assert [x.name for x in result.tensors if not x.unsupported] == ["c.weight"]
+    assert len(result.tensors) == 7
+    assert sum("not supported" in x for x in result.notes) == 2

@@ -39,9 +39,11 @@ SEED = 20261123
 TABLE = Path(__file__).parents[1] / "src/frog/numerics/null_table.npz"
 LEVELS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
 R_EDGE = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 4096)
-R_FIT = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
-Q_ROOT = (1e-3, 0.03, 0.08, 0.15, 0.25, 0.35, 0.5, 0.577, 0.7, 0.8, 0.9, 0.98, 1.0)
-EVERY_EDGE = 2  # the laws of the largest eigenvalue vary so little with Q that half the Q will do
+R_FIT = (28, 34, 42, 52, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+ROOT_EDGE = (1e-3, 0.08, 0.25, 0.5, 0.7, 0.9, 1.0)  # Q^(-1/2); these laws vary little with it
+ROOT_FIT = (1e-3, 0.07, 0.2, 0.35, 0.5, 0.65, 0.8, 0.93, 1.0)
+R_STEP = 1.25  # of the table; the surfaces are evaluated on a finer grid than is simulated
+ROOTS = (1e-3, 0.03, 0.07, 0.13, 0.2, 0.28, 0.36, 0.45, 0.55, 0.65, 0.75, 0.85, 0.93, 0.97, 1.0)
 ESTIMATORS = ("ks", "hill")  # tpl has no optimum on nearly all random matrices: no null
 EDGES = ("top_trace", "top_bulk")
 SMALLEST_BULK = 8  # fewer eigenvalues have no median to speak of
@@ -81,8 +83,8 @@ def simulate(scale: float, jobs: int) -> list[dict[str, Any]]:
     tasks = [
         (kind, r, root, max(20, round(scale * draws(kind, r))))
         for kind, grid, roots in (
-            ("edge", R_EDGE, Q_ROOT[::EVERY_EDGE]),
-            ("fit", R_FIT, Q_ROOT),
+            ("edge", R_EDGE, ROOT_EDGE),
+            ("fit", R_FIT, ROOT_FIT),
         )
         for r in grid
         for root in roots
@@ -98,7 +100,7 @@ def simulate(scale: float, jobs: int) -> list[dict[str, Any]]:
 
 
 def draws(kind: str, r: int) -> int:
-    """Number of draws of a cell: as many as about 8 (edge) or 10 (fit) CPU seconds allow."""
+    """Number of draws of a cell: as many as about 8 CPU seconds allow, at most 40,000 or 10,000."""
     if kind == "edge":
         return round(8000 / (0.08 + 0.0009 * r)) if r > 64 else 40000
     return min(10000, round(8000 / (0.25 + 1.65e-5 * r * r)))
@@ -155,8 +157,7 @@ def simulate_fits(
         eigenvalues = sample_wishart_eigenvalues(shape, rng)
         for name in ESTIMATORS:
             fit = fit_power_law(eigenvalues, estimator=name, shape=shape, extras=False)
-            if fit.ok and fit.alpha > 1.0:
-                found[name].append(math.log((fit.alpha - 1.0) * width / centre))
+            found[name].append(math.log((fit.alpha - 1.0) * width / centre))
     return {name: np.array(x) for name, x in found.items()}
 
 
@@ -172,14 +173,15 @@ def make_table(cells: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The arrays of the packaged file."""
     table = {
         "scores": ndtri(levels()),
-        "q": 1.0 / np.square(Q_ROOT),
+        "q_root": np.array(ROOTS),
     }
-    for kind, names, grid in (("edge", EDGES, R_EDGE), ("fit", ESTIMATORS, R_FIT)):
+    for names, grid in ((EDGES, R_EDGE), (ESTIMATORS, R_FIT)):
         for name in names:
-            chosen = [c for c in cells if c["kind"] == kind and name in c["quantiles"]]
+            chosen = [c for c in cells if name in c["quantiles"] and c["r"] in grid]
             kept = tuple(r for r in grid if name != "top_bulk" or r >= SMALLEST_BULK)
-            table[f"r_{name}"] = np.array(kept)
-            table[name] = smooth(name, chosen, kept).astype(np.float32)
+            steps = round(math.log(kept[-1] / kept[0]) / math.log(R_STEP))
+            table[f"r_{name}"] = np.unique(np.geomspace(kept[0], kept[-1], steps).round())
+            table[name] = smooth(name, chosen, table[f"r_{name}"]).astype(np.float32)
     facts = {
         "seed": SEED,
         "min_tail": MIN_TAIL,
@@ -191,7 +193,7 @@ def make_table(cells: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return table
 
 
-def smooth(name: str, cells: list[dict[str, Any]], grid: tuple[int, ...]) -> np.ndarray:
+def smooth(name: str, cells: list[dict[str, Any]], grid: np.ndarray) -> np.ndarray:
     """A surface through each quantile, evaluated on the grid: (Q, r, level), sorted by level.
 
     From the median outwards. A cell with too few draws for a level takes part with the value that
@@ -204,7 +206,7 @@ def smooth(name: str, cells: list[dict[str, Any]], grid: tuple[int, ...]) -> np.
         np.array([c["quantiles"][name][i] for c in cells]) for i in range(3)
     )
     design = basis(np.array([c["r"] for c in cells]), np.array([c["root"] for c in cells]), grid)
-    r_on, root_on = np.meshgrid(grid, Q_ROOT)
+    r_on, root_on = np.meshgrid(grid, ROOTS)
     on_grid = basis(r_on.ravel(), root_on.ravel(), grid)
     found = np.empty((on_grid.shape[0], len(p)))
     at_cells = np.empty(values_cl.shape)
@@ -232,10 +234,10 @@ def smooth(name: str, cells: list[dict[str, Any]], grid: tuple[int, ...]) -> np.
     print(f"{name}: smallest step between levels {crossing:.4f}")
     rising = SMALLEST_STEP * np.arange(len(p))  # strictly, so that a value has one percentile
     found = np.maximum.accumulate(found - rising, axis=1) + rising
-    return found.reshape(len(Q_ROOT), len(grid), len(p))
+    return found.reshape(len(ROOTS), len(grid), len(p))
 
 
-def basis(r: np.ndarray, root: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+def basis(r: np.ndarray, root: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Products of Chebyshev polynomials of ln r and Q^(-1/2), both scaled to -1..1."""
     low, high = math.log(grid[0]), math.log(grid[-1])
     x = np.polynomial.chebyshev.chebvander(2 * (np.log(r) - low) / (high - low) - 1, SURFACE[0])

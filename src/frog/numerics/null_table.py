@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
@@ -37,13 +38,13 @@ SQRT2 = math.sqrt(2.0)
 class Null:
     """The null distribution of one number for one shape: its quantiles by normal score.
 
-    >>> null = Null(np.array([-1.0, 0.0, 1.0]), np.array([2.0, 3.0, 4.0]))
+    >>> null = Null((-1.0, 0.0, 1.0), (2.0, 3.0, 4.0))
     >>> null.quantile(0.5), null.percentile(3.0)
     (3.0, 50.0)
     """
 
-    scores: np.ndarray
-    values: np.ndarray
+    scores: tuple[float, ...]
+    values: tuple[float, ...]
 
     def quantile(self, p: float) -> float:
         """The value below which a share p of random matrices lies."""
@@ -80,7 +81,7 @@ def null_of(statistic: str, small: int, large: int) -> Null | None:
         slopes = (last[:, 1] - last[:, 0]) / math.log(grid[-1] / grid[-2])
         slope = (1 - weight) * slopes[columns] + weight * slopes[columns + 1]
         values = values + slope * (x - math.log(grid[-1]))
-    return Null(table["scores"], values)
+    return Null(tuple(table["scores"].tolist()), tuple(values.tolist()))
 
 
 def beyond_table(statistic: str, shape: tuple[int, int]) -> bool:
@@ -103,6 +104,7 @@ def facts() -> dict[str, Any]:
     return json.loads(str(_table()["facts"]))
 
 
+@lru_cache(maxsize=64)
 def normal_score(p: float) -> float:
     """The z with a share p of the standard normal distribution below it.
 
@@ -122,7 +124,6 @@ def _table() -> dict[str, np.ndarray]:
     for name, array in table.items():
         if array.dtype == np.float32:
             table[name] = array.astype(np.float64)
-    table["q_root"] = 1.0 / np.sqrt(table["q"])
     return table
 
 
@@ -133,8 +134,8 @@ def _bracket(grid: np.ndarray, x: float) -> tuple[int, float]:
     return i, (x - float(grid[i])) / float(grid[i + 1] - grid[i])
 
 
-def _line(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
+def _line(x: float, xs: tuple[float, ...], ys: tuple[float, ...]) -> float:
     """Piecewise linear through (xs, ys), its end pieces continued."""
-    i = int(np.clip(np.searchsorted(xs, x) - 1, 0, len(xs) - 2))
+    i = min(max(bisect_left(xs, x) - 1, 0), len(xs) - 2)
     slope = (ys[i + 1] - ys[i]) / (xs[i + 1] - xs[i])
-    return float(ys[i] + slope * (x - xs[i]))
+    return ys[i] + slope * (x - xs[i])

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from frog.errors import UsageError
-from frog.numerics.null_table import null_of
+from frog.numerics.null_table import Null, null_of
 from frog.types import NullLook, PowerLawFit
 
 LEVEL = 0.003
@@ -63,16 +63,20 @@ def looks(
         found["spikes"] = _look_at_spikes(eigenvalues, shape, p)
     null = null_of(fit.estimator, r, large) if fit.ok and window == "full" else None
     if null is not None:
-        centre, width = edge_law(shape)
-        scale = centre / width
-        found["alpha"] = NullLook(
-            name="alpha",
-            value=fit.alpha,
-            percentile=null.percentile(math.log(max(fit.alpha - 1.0, 1e-300) / scale)),
-            low=1.0 + scale * math.exp(null.quantile(p / 2)),
-            high=1.0 + scale * math.exp(null.quantile(1 - p / 2)),
-        )
+        found["alpha"] = _look_at_alpha(fit.alpha, shape, p, null)
     return found
+
+
+def _look_at_alpha(alpha: float, shape: tuple[int, int], p: float, null: Null) -> NullLook:
+    centre, width = edge_law(shape)
+    scale = centre / width
+    return NullLook(
+        name="alpha",
+        value=alpha,
+        percentile=null.percentile(math.log(max(alpha - 1.0, 1e-300) / scale)),
+        low=1.0 + scale * math.exp(null.quantile(p / 2)),
+        high=1.0 + scale * math.exp(null.quantile(1 - p / 2)),
+    )
 
 
 def _look_at_stable_rank(eigenvalues: np.ndarray, shape: tuple[int, int], p: float) -> NullLook:
@@ -237,14 +241,12 @@ def sample_wishart_eigenvalues(
     >>> x.shape, 2400 < float(x.sum()) < 2600
     ((50,), True)
     """
-    from scipy.linalg.lapack import dsterf
+    from scipy.linalg import eigvalsh_tridiagonal  # late: looks do not need it
 
     diagonal, below = sample_tridiagonal(shape, rng)
     if len(below) == 0:
         return diagonal * variance
-    values, failed = dsterf(diagonal, below)
-    if failed:
-        raise ArithmeticError(f"eigenvalues of a {shape} sample did not converge")
+    values = eigvalsh_tridiagonal(diagonal, below, lapack_driver="sterf", check_finite=False)
     return np.maximum(values[::-1], 0.0) * variance
 
 

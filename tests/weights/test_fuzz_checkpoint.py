@@ -44,6 +44,9 @@ NAMES = [
     "m.weight_packed",
     "m.weight_shape",
     "m.weight_g_idx",
+    "m.weight_global_scale",
+    "m.weight_scale_2",
+    "m.W_q",
     "x_blocks",
     "x_scales",
 ]

@@ -165,6 +165,48 @@ def test_sparse_quantised_and_wrapped_tensors_are_listed_as_unsupported():
     assert "complex" in reasons["complex"]
 
 
+class PackedLinear(nn.Module):
+    """A layer for inference that keeps int8 codes as its parameter and scales beside it."""
+
+    def __init__(self, codes, scales):
+        super().__init__()
+        self.weight = nn.Parameter(codes, requires_grad=False)
+        self.register_buffer("SCB", scales)
+        self.register_buffer("steps", torch.zeros(3, 3))
+
+
+class PackedBuffers(nn.Module):
+    """A layer for inference that has no parameters at all."""
+
+    def __init__(self, words, scales):
+        super().__init__()
+        self.register_buffer("qweight", words)
+        self.register_buffer("qzeros", torch.zeros(1, 1, dtype=torch.int32))
+        self.register_buffer("scales", scales)
+
+
+def test_quantised_layers_are_unpacked_with_what_lies_beside_their_parameters():
+    codes = torch.tensor([[127, -127], [64, 0]], dtype=torch.int8)
+    model = nn.ModuleDict(
+        {
+            "a": PackedLinear(codes, torch.tensor([2.0, 254.0])),
+            "b": PackedBuffers(torch.full((1, 8), 0x21, dtype=torch.int32), torch.ones(1, 8)),
+            "c": PackedBuffers(torch.zeros(3, 5, dtype=torch.int32), torch.ones(1, 7)),
+        }
+    )
+    tensors = {x.name: x for x in list_tensors(model).tensors}
+    assert list(tensors) == ["a.weight", "b.weight", "c.qweight"]
+    assert tensors["a.weight"].owner == "PackedLinear"
+    np.testing.assert_allclose(values(tensors["a.weight"]), [[2, -2], [128, 0]])
+    assert values(tensors["b.weight"])[3].tolist() == [0, 1, -1, -1, -1, -1, -1, -1]
+    assert "neither GPTQ nor AWQ" in tensors["c.qweight"].unsupported
+
+
+def test_factors_of_a_live_adapter_are_noted():
+    model = nn.ModuleDict({"q": nn.ModuleDict({"lora_A": nn.ModuleDict({"x": nn.Linear(2, 2)})})})
+    assert "LoRA" in list_tensors(model).notes[0]
+
+
 @pytest.mark.gpu
 def test_tensors_on_a_gpu_are_copied_when_read():
     tensor = torch.linspace(-3, 3, 15, device="cuda").to(torch.bfloat16)

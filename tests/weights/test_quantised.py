@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from frog.errors import ModelError
-from frog.weights.quantised import StackedTensor
+from frog.weights.folding import StackedTensor
 from frog.weights.source import list_tensors
 
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]
@@ -315,19 +315,51 @@ def test_compressed_tensors(tmp_path, bits, zeros, groups, order):
     np.testing.assert_allclose(values(tensor), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["compressed-tensors", "ModelOpt", "mxfp4"])
+def test_fp4_in_blocks_along_the_inputs(tmp_path, kind):
+    rows, columns = 3, 64
+    size = 32 if kind == "mxfp4" else 16
+    code = rng.integers(0, 16, size=(rows, columns))
+    packed = np.zeros((rows, columns // 2), np.uint8)
+    for i, j in np.ndindex(rows, columns):
+        packed[i, j // 2] |= code[i, j] << (4 * (j % 2))
+    if kind == "mxfp4":
+        scale = torch.from_numpy(rng.integers(110, 140, size=(rows, columns // size))).byte()
+        factor = 2.0 ** (scale.double().numpy() - 127)
+    else:
+        scale = torch.from_numpy(rng.uniform(0.5, 2, size=(rows, columns // size)))
+        scale = scale.to(torch.float8_e4m3fn)
+        factor = scale.double().numpy()
+    if kind == "compressed-tensors":
+        group = {"a.weight_packed": packed, "a.weight_global_scale": torch.tensor([400.0])}
+        factor = factor / 400.0
+    elif kind == "ModelOpt":
+        group = {"a.weight": packed, "a.weight_scale_2": torch.tensor(0.0025)}
+        factor = factor * 0.0025
+    else:
+        group = {"a.weight_packed": packed}
+    tensor = only({**group, "a.weight_scale": scale}, tmp_path)
+    assert (tensor.name, tensor.shape) == ("a.weight", (rows, columns))
+    assert tensor.dtype == ("mxfp4" if kind == "mxfp4" else "nvfp4")
+    expected = np.array(E2M1)[code] * np.repeat(factor, size, axis=1)
+    np.testing.assert_allclose(values(tensor), expected, rtol=1e-6)
+
+
 def test_other_packs_are_refused_whole():
-    nvfp4 = {
-        "a.weight_packed": torch.zeros(4, 8, dtype=torch.uint8),
-        "a.weight_scale": torch.zeros(4, 1).to(torch.float8_e4m3fn),
-        "a.weight_global_scale": torch.ones(1),
-    }
     mlx = {
         "b.weight": torch.zeros(64, 8, dtype=torch.uint32),
         "b.scales": torch.zeros(64, 64).half(),
         "b.biases": torch.zeros(64, 64).half(),
     }
-    result = listed({**nvfp4, **mlx, "c.weight": torch.zeros(3, 3)})
+    other = {
+        "d.W_q": torch.zeros(64, 8, dtype=torch.uint8),
+        "d.scale": torch.zeros(64, 64),
+        "d.zero": torch.zeros(64, 64),
+        "d.bias": torch.zeros(64),
+    }
+    ids = {"embeddings.position_ids": torch.arange(4)[None], "embeddings.w": torch.zeros(3, 3)}
+    result = listed({**mlx, **other, **ids})
     # The scales are matrices by their shape, but nothing that was trained.
-    assert [x.name for x in result.tensors if not x.unsupported] == ["c.weight"]
-    assert len(result.tensors) == 7
+    assert [x.name for x in result.tensors if not x.unsupported] == ["d.bias", "embeddings.w"]
+    assert len(result.tensors) == 9
     assert sum("not supported" in x for x in result.notes) == 2

@@ -76,6 +76,13 @@ def test_missing_path_gets_the_nearest_name(tmp_path, no_network):
         list_tensors("")
 
 
+@pytest.mark.parametrize("name", ["x" * 5000 + "/y/z", "~nobody-at-all/model", "a\0b", "/", "."])
+def test_strange_names_are_refused(name, tmp_path, monkeypatch, no_network):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError):
+        list_tensors(name)
+
+
 def test_file_of_an_unknown_kind(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ModelError, match=r"notes\.txt is not a file that FROG reads"):

@@ -221,7 +221,9 @@ def _list_pickles(folder: Path, files: Sequence[Path]) -> TensorList:
     for file in files:
         if file.suffix in _OTHER_FORMATS:
             refuse_other(file)
-    inner = sorted({x.parent.name for x in folder.glob("*/*.safetensors")})
+    inner = sorted(
+        {x.parent.name for kind in ("safetensors", "bin") for x in folder.glob(f"*/*.{kind}")}
+    )
     hint = f"its folders {some(inner)} do: name one of them" if inner else "name another folder"
     raise ModelError(
         f"{folder} holds no weights (expected *.safetensors or pytorch_model*.bin, "

@@ -88,6 +88,13 @@ def mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return np.ldexp(values, exponent, out=values).reshape(*scales.shape[:-1], -1)
 
 
+def fp4(packed: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(m, n / 2) bytes and (m, g) scales -> (m, n) float32, the low nibble first."""
+    values = _pairs(FP4_VALUES, high_first=False)[packed].reshape(*scale.shape, -1)
+    values *= scale[..., None]
+    return values.reshape(packed.shape[0], -1)
+
+
 def four_bit(
     packed: np.ndarray, code: np.ndarray, absmax: np.ndarray, blocksize: int, count: int
 ) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from frog.numerics import views
 from frog.types import MatrixView
-from frog.weights.quantised import StackedTensor
+from frog.weights.folding import StackedTensor
 from frog.weights.stored import AdapterPair, StoredTensor
 
 SLAB_BYTES = 16 << 20
@@ -48,7 +48,7 @@ class ViewLoader:
         digest = _digest(shape, self.tensor.dtype)
         size = max(1, SLAB_BYTES // max(1, shape[1] * codes.itemsize))
         for slab in _slabs(codes, view, 0, size):
-            digest.update(np.ascontiguousarray(slab).data)
+            digest.update(_bytes(slab))
         return digest.hexdigest()
 
     def _decode(self, slab: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ class ProductLoader:
         digest = hashlib.blake2b(repr(float(self.pair.scale)).encode(), digest_size=16)
         for tensor in (self.pair.up, self.pair.down):
             digest.update(repr((tensor.shape, tensor.dtype)).encode())
-            digest.update(np.ascontiguousarray(tensor.codes()).data)
+            digest.update(_bytes(tensor.codes()))
         return digest.hexdigest()
 
     def _stored(self) -> tuple[np.ndarray, np.ndarray]:
@@ -125,3 +125,8 @@ def _read(tensor: StoredTensor, view: MatrixView) -> tuple[np.ndarray, MatrixVie
 
 def _digest(shape: tuple[int, int], dtype: str) -> hashlib.blake2b:
     return hashlib.blake2b(repr((tuple(map(int, shape)), dtype)).encode(), digest_size=16)
+
+
+def _bytes(codes: np.ndarray) -> memoryview:
+    """The bytes of an array in the order of its elements, whatever its type."""
+    return np.ascontiguousarray(codes).reshape(-1).view(np.uint8).data

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from frog.errors import ModelError
 from frog.weights.dtypes import SAFETENSORS_TYPES, storage_type
@@ -17,6 +18,9 @@ from frog.weights.stored import StoredTensor, TensorList
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that data-parallel training and torch.compile put before every name."""
 
+PACKED_BUFFERS = ("qweight", "weight_packed", "weight", "W_q")
+"""Buffers in which layers for inference keep codes."""
+
 # The code of a live tensor as numpy sees it, where numpy has no type of that name.
 _CODE_VIEWS = {
     name: getattr(torch, "uint16" if name == "bfloat16" else "uint8")
@@ -24,7 +28,7 @@ _CODE_VIEWS = {
 } | {"float8_e8m0fnu": torch.uint8}
 
 
-def list_module(model: torch.nn.Module) -> TensorList:
+def list_module(model: nn.Module) -> TensorList:
     """The parameters of a module in the order of registration; shared ones once, with aliases.
 
     Buffers are no parameters and are left out. :class:`ModelError` where a parameter has no
@@ -35,15 +39,25 @@ def list_module(model: torch.nn.Module) -> TensorList:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owner = owners.get(name.rpartition(".")[0], "")
         stored.append((torch_key(parameter), stored_torch(name, parameter, owner)))
-    if not stored:
+    beside = _beside(model, {tensor.name for _, tensor in stored})
+    if not stored and not beside:
         raise ModelError(f"{type(model).__name__} has no parameters: there is nothing to measure")
-    tensors, notes = strip_wrappers(join_ties(stored))
+    tensors, notes = strip_wrappers(join_ties([*stored, *beside]))
     config = _module_config(model)
+    if any(".lora_A." in x.name for x in tensors):
+        notes = (
+            *notes,
+            "holds LoRA factors: save the adapter and name its folder to measure B @ A",
+        )
     folded, remarks = fold_quantised(tensors, config)
+    left = {tensor.codes for _, tensor in beside}
     return TensorList(
         path=type(model).__name__,
         format="module",
-        tensors=folded,
+        # What lies beside the parameters counts only as part of a packed weight.
+        tensors=tuple(
+            x for x in folded if x.codes not in left or (x.unsupported or "").startswith("packed")
+        ),
         config=config,
         notes=notes + remarks,
     )
@@ -127,6 +141,23 @@ def stored_torch(name: str, tensor: torch.Tensor, owner: str = "") -> StoredTens
     )
 
 
+def _beside(model: nn.Module, parameters: set[str]) -> list[tuple[Hashable, StoredTensor]]:
+    """Scales and codes that quantised layers keep outside their parameters, by their saved names.
+
+    Asked for only where something is packed: a state dict may be costly to make.
+    """
+    packed = any(not x.is_floating_point() and x.ndim > 1 for x in model.parameters()) or any(
+        name.rpartition(".")[2] in PACKED_BUFFERS for name, _ in model.named_buffers()
+    )
+    if not packed:
+        return []
+    return [
+        (torch_key(value), stored_torch(name, value))
+        for name, value in model.state_dict().items()
+        if isinstance(value, torch.Tensor) and name not in parameters
+    ]
+
+
 def _torch_codes(tensor: torch.Tensor, word: str) -> Callable[[], np.ndarray]:
     """A function that gives the codes of a tensor: a view on a CPU, a copy from elsewhere."""
 
@@ -200,7 +231,7 @@ def _numpy_key(array: np.ndarray) -> Hashable:
     return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 
 
-def _module_config(model: torch.nn.Module) -> dict[str, Any] | None:
+def _module_config(model: nn.Module) -> dict[str, Any] | None:
     """The config of a transformers model (or of the model inside a wrapper) as a dict."""
     inner: Any = model
     while not hasattr(inner, "config") and any(hasattr(inner, w[:-1]) for w in WRAPPERS):

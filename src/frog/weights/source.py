@@ -71,8 +71,13 @@ def _list(model: Any) -> TensorList:
 
 def _list_named(name: str) -> TensorList:
     """A string: an existing path first, then a hub id, else an error with the nearest name."""
-    path = Path(name).expanduser()
-    if name and "\0" not in name and path.exists():
+    path = Path(name)
+    try:
+        path = path.expanduser()
+        exists = bool(name) and "\0" not in name and path.exists()
+    except (OSError, RuntimeError):  # a name too long, a home of nobody, a folder locked to us
+        exists = False
+    if exists:
         return _list_path(path)
     if is_hub_id(name):
         from frog.weights import hub
@@ -84,7 +89,10 @@ def _list_named(name: str) -> TensorList:
 def _list_path(path: Path, shown: str | None = None) -> TensorList:
     """An existing file or folder, by kind; ``shown`` replaces the path in the result."""
     if path.is_dir():
-        listed = _list_folder(path)
+        try:
+            listed = _list_folder(path)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read ({error}): check its permissions") from error
     elif path.name.endswith(checkpoint.INDEX):
         listed = _list_index(path)
     elif path.suffix == ".safetensors":
@@ -121,7 +129,7 @@ def _nearest(path: Path) -> str:
     """The most similar name beside a missing path, as a hint, or nothing."""
     try:
         beside = [x.name for x in path.parent.iterdir()]
-    except OSError:
+    except (OSError, ValueError):
         return f" (nor is there a folder '{path.parent}')"
     close = difflib.get_close_matches(path.name, beside, n=1)
     return f". Did you mean '{path.parent / close[0]}'?" if close else ""

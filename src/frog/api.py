@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,10 +88,11 @@ def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
     if run.on_start is not None:
         run.on_start({matrix.name: cost(matrix) for matrix in matrices})
     done: dict[str, Measured] = {}
-    for measured in stream:
-        done[measured.layer.name] = measured
-        if run.on_layer is not None:
-            run.on_layer(measured)
+    with contextlib.closing(stream):  # an interruption drops what is queued, there and then
+        for measured in stream:
+            done[measured.layer.name] = measured
+            if run.on_layer is not None:
+                run.on_layer(measured)
     return _assemble(listed, done, settings, run.shard)
 
 
@@ -103,21 +105,13 @@ def merge_reports(reports: Sequence[ModelReport]) -> ModelReport:
         raise ReportError("merging needs at least one report, got none")
     first = reports[0]
     for report in reports:
-        if report.settings != first.settings or report.path != first.path:
-            raise ReportError(
-                f"parts must be of one model with the same settings, got {report.path!r} beside "
-                f"{first.path!r}: measure all parts with the same flags"
-            )
-        if report.shard is None:
-            raise ReportError("every report must be a part (--shard i/n), got a whole one")
+        _check_part(report, first)
     count = first.shard[1] if first.shard else 0
     parts = sorted(report.shard[0] for report in reports if report.shard)
-    if parts != list(range(1, count + 1)) or any(r.shard and r.shard[1] != count for r in reports):
-        raise ReportError(f"merging needs the parts 1 to {count}, each once, got {parts}")
-    by_position: dict[int, LayerReport] = {}
-    for report in reports:
-        by_position.update({layer.position: layer for layer in report.layers})
-    layers = tuple(by_position[i] for i in sorted(by_position))
+    if len(parts) != count or parts != list(range(1, count + 1)):
+        got = ", ".join(str(part) for part in parts)
+        raise ReportError(f"merging needs the parts 1 to {count}, each once, got {got}")
+    layers = _join_layers(reports)
     return replace(
         first,
         layers=layers,
@@ -126,6 +120,43 @@ def merge_reports(reports: Sequence[ModelReport]) -> ModelReport:
         summary=summarise(layers, compat=first.settings.compat),
         shard=None,
     )
+
+
+def _check_part(report: ModelReport, first: ModelReport) -> None:
+    """Raise :class:`~frog.errors.ReportError` unless both are parts of one measurement."""
+    if report.shard is None:
+        raise ReportError(
+            f"every report must be a part (--shard i/n), got a whole one of {report.path}"
+        )
+    for what in ("path", "format", "frog_version", "settings"):
+        mine, theirs = getattr(report, what), getattr(first, what)
+        if mine != theirs:
+            raise ReportError(
+                f"parts must be of one model, with the same settings and version of frog, got "
+                f"{what} {mine!r} beside {theirs!r}: measure all parts with the same flags"
+            )
+    if first.shard is not None and report.shard[1] != first.shard[1]:
+        raise ReportError(
+            f"parts must be of one division, got part {report.shard[0]} of {report.shard[1]} "
+            f"beside one of {first.shard[1]}: measure all with the same --shard i/n"
+        )
+
+
+def _join_layers(reports: Sequence[ModelReport]) -> tuple[LayerReport, ...]:
+    """The layers of all parts by position: skipped ones are in every part, others in one."""
+    by_position: dict[int, LayerReport] = {}
+    for report in reports:
+        for layer in report.layers:
+            other = by_position.setdefault(layer.position, layer)
+            if other is not layer and (layer.skipped is None or other.name != layer.name):
+                raise ReportError(
+                    f"position {layer.position} must be in one part, got {other.name} and "
+                    f"{layer.name}: measure all parts again"
+                )
+    absent = next((i for i in range(len(by_position)) if i not in by_position), None)
+    if absent is not None:
+        raise ReportError(f"position {absent} is in no part: measure all parts again")
+    return tuple(by_position[i] for i in range(len(by_position)))
 
 
 def check(settings: Settings) -> None:
@@ -171,7 +202,8 @@ def _stream(matrices: Sequence[WeightMatrix], settings: Settings, run: Run) -> A
 def _assemble(listed: Catalogue, done: Mapping[str, Measured], settings: Settings,
               shard: tuple[int, int] | None) -> ModelReport:  # fmt: skip
     """The report, in the order of the listing; matrices of other shards are left out."""
-    if done and all(m.layer.skipped and m.layer.failed for m in done.values()):
+    # a part of which nothing could be read is still needed for merging
+    if shard is None and done and all(m.layer.skipped and m.layer.failed for m in done.values()):
         first = next(iter(done.values())).layer
         raise ModelError(f"{listed.path}: no tensor could be read; the first: {first.skipped}")
     layers = []

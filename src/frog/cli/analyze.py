@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from frog.cli.console import OUT, Progress, flush, say, suggest
+from frog.cli.console import INTERRUPTED, OUT, PARTIAL, Progress, flush, say, suggest
 from frog.cli.options import Base, Exclude, Format, Include, Model, parse_shard
 from frog.errors import UsageError
 from frog.types import Settings
@@ -18,14 +19,12 @@ from frog.types import Settings
 if TYPE_CHECKING:
     from frog.types import ModelReport
 
-INTERRUPTED = 130
-PARTIAL = 5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
     """Where the report goes besides the terminal."""
 
+    folder: Path | None
     json: Path | None
     csv: Path | None
     parquet: Path | None
@@ -35,24 +34,32 @@ class Outputs:
            parquet: Path | None) -> Outputs:  # fmt: skip
         """The named files; a folder gets report.json and layers.csv besides."""
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             json, csv = json or folder / "report.json", csv or folder / "layers.csv"
-        return cls(json=json, csv=csv, parquet=parquet)
+        return cls(folder=folder, json=json, csv=csv, parquet=parquet)
 
     def check(self) -> None:
         """Refuse an output that cannot be written before hours are spent measuring."""
-        for path in (self.json, self.csv, self.parquet):
-            if path is None:
-                continue
-            if not path.parent.is_dir():
-                raise UsageError(f"{path}: its folder must exist, got {path.parent}: make it")
+        if self.folder is not None:
+            _check_folder(self.folder)
+        paths = [path for path in (self.json, self.csv, self.parquet) if path is not None]
+        if len({path.absolute() for path in paths}) < len(paths):
+            raise UsageError(f"every output must be a file of its own, got {paths[0]} twice")
+        for path in paths:
             if path.is_dir():
-                raise UsageError(f"{path}: must be a file, got a folder")
+                raise UsageError(f"{path}: must be a file, got a folder: give a file name in it")
+            if path.parent != self.folder:
+                _check_parent(path)
+        if self.parquet is not None:
+            from frog.report.frames import require_pyarrow
+
+            require_pyarrow()
 
     def write(self, report: ModelReport) -> list[Path]:
         """Write every file whole, and give their names."""
         from frog.report.frames import write_csv, write_parquet
 
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
         written: list[Path] = []
         if self.json is not None:
             report.to_json(self.json)
@@ -64,6 +71,22 @@ class Outputs:
             write_parquet(report, self.parquet)
             written.append(self.parquet)
         return written
+
+
+def _check_folder(folder: Path) -> None:
+    """The folder is there and can be written to, or can be made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{folder}: must be a folder, got a file at {there}: choose another")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{folder}: {there} must be writable: choose another folder")
+
+
+def _check_parent(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: its folder must exist, got {path.parent}: make it")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: its folder must be writable: choose another")
 
 
 def analyze(  # noqa: PLR0913 - a flag is an argument here
@@ -139,22 +162,37 @@ def analyze(  # noqa: PLR0913 - a flag is an argument here
     )
     try:
         report = api.analyze(model, settings, base=base, include=include, exclude=exclude, run=run)
-    except KeyboardInterrupt:
         progress.stop()
-        kept = "are kept: run the same command again to go on" if cache else "are lost: --no-cache"
-        say(f"interrupted: {progress.done} of {progress.total} layers {kept}")
-        flush()
-        os._exit(INTERRUPTED)  # layers in flight cannot be stopped, and nobody waits for them
-    progress.stop()
-    written = outputs.write(report)
+        written = outputs.write(report)
+    except KeyboardInterrupt:
+        _give_up(progress, kept=cache)
+    finally:
+        progress.stop()
     show(report, format=format, all_layers=all_layers)
-    for path in written:
-        say(f"wrote {path}")
     if format != "quiet":
+        if progress.cached:
+            say(f"{progress.cached} of {progress.total} layers were in the cache")
+        for path in written:
+            say(f"wrote {path}")
         _next(model, report, outputs)
     if report.failed:
         say(f"{len(report.failed)} layers could not be measured; everything else was")
         raise typer.Exit(PARTIAL)
+
+
+def _give_up(progress: Progress, *, kept: bool) -> NoReturn:
+    """Say what an interruption leaves and how to go on; leave at once."""
+    progress.stop()
+    done = f"interrupted: {progress.done} of {progress.total} layers"
+    if not progress.total:
+        say("interrupted before the first layer")
+    elif kept:
+        say(f"{done} are kept in the cache; the same command goes on from there:")
+        suggest("frog", *sys.argv[1:])
+    else:
+        say(f"{done} were measured and are lost: without --no-cache they would be kept")
+    flush()
+    os._exit(INTERRUPTED)  # layers in flight cannot be stopped, and nobody waits for them
 
 
 def show(report: ModelReport, *, format: str, all_layers: bool = False) -> None:

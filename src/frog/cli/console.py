@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -9,14 +10,39 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-OUT = Console(file=None, highlight=False, soft_wrap=False)
-TALK = Console(stderr=True, highlight=False)
+from frog.report.words import printable
+
+INTERRUPTED = 130
+PARTIAL = 5
+
+
+class Result(Console):
+    """stdout: when its reader leaves, the command ends (``frog analyze MODEL | head``)."""
+
+    def on_broken_pipe(self) -> None:
+        """Let :func:`frog.cli.main.main` decide; Rich would end the process with code 1."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
+class Talk(Console):
+    """stderr: nobody needs to listen, the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+OUT = Result(highlight=False)
+TALK = Talk(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """A line of talk on stderr."""
-    TALK.print(text, markup=False, soft_wrap=True)
+    """A line of talk on stderr, without control characters that a file's names may hold."""
+    TALK.print(Text(printable(text)), soft_wrap=True)
 
 
 def suggest(*words: str) -> None:

@@ -26,12 +26,16 @@ def list_names(
     facts = api.list_metrics()
     if format == "json":
         OUT.file.write(json.dumps(facts, indent=2) + "\n")
+    if format in ("json", "quiet"):
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "symbol", "meaning", "source"):
         table.add_column(column, no_wrap=column == "name")
     for fact in facts:
-        table.add_row(*(str(fact[column]) for column in ("name", "symbol", "meaning", "source")))
+        table.add_row(
+            *(Text(str(fact[column])) for column in ("name", "symbol", "meaning", "source"))
+        )
     OUT.print(table)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -38,16 +41,57 @@ def _version(
 
 def main() -> None:
     """Run the command line; the process ends with the exit code of interface and errors."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream that is no text file of the system
+            # a name that the terminal's encoding lacks must not end the run
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore
+    with contextlib.suppress(ValueError):  # not the main thread: the caller handles signals
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
+        code = _run()
+        sys.stdout.flush()
     except FrogError as error:
         say(f"frog: {error}")
-        flush()
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except BrokenPipeError:
         # the reader of our output left: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = 0
+    except OSError as error:
+        say(f"frog: {error}: the result could not be written or the model not be read")
+        code = FrogError.exit_code
+    except MemoryError:
+        say("frog: out of memory: --jobs 1 measures one matrix at a time")
+        code = FrogError.exit_code
+    flush()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command; typer has already turned some errors into one."""
+    try:
+        app(prog_name="frog")
+    except SystemExit as end:
+        if _came_from(end, BrokenPipeError):
+            raise BrokenPipeError from None
+        if _came_from(end, KeyboardInterrupt):
+            say("interrupted")
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _came_from(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__context__
+    return False
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM (a job scheduler's time limit) ends a run as Ctrl-C does: resumable."""
+    del number, frame
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

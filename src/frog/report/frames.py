@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from importlib.util import find_spec
 from typing import Any
 
 from frog.errors import MissingPackage
@@ -43,11 +44,10 @@ def write_csv(report: ModelReport, path: Any) -> None:
 
 def write_parquet(report: ModelReport, path: Any) -> None:
     """Parquet with the report's source and settings in the file's metadata."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise MissingPackage("pyarrow", "table") from None
+    require_pyarrow()
+    import pyarrow
+    import pyarrow.parquet
+
     table = rows(report)
     columns = {name: [row.get(name) for row in table] for name in _columns(table)}
     arrow = pyarrow.table(columns)
@@ -55,6 +55,12 @@ def write_parquet(report: ModelReport, path: Any) -> None:
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(arrow.replace_schema_metadata(origin), sink)
     write_whole(sink.getvalue().to_pybytes(), path)
+
+
+def require_pyarrow() -> None:
+    """:class:`~frog.errors.MissingPackage` without the extra ``table``."""
+    if find_spec("pyarrow") is None:
+        raise MissingPackage("pyarrow", "table")
 
 
 def _row(index: int, layer: LayerReport, compat: bool) -> dict[str, Any]:

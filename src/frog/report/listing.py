@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from frog.report.words import count, middle, natural, quantity, short_name, times
+from frog.report.words import count, middle, natural, printable, quantity, short_name, times
 from frog.types import Catalogue, SkippedTensor, WeightMatrix
 from frog.version import __version__
 
@@ -40,13 +40,13 @@ def listing_table(listed: Catalogue, *, width: int = 80) -> RenderableType:
     """A line a matrix or skipped tensor, in natural order; then why tensors are skipped."""
     measured = sum(matrix.params for matrix in listed.matrices)
     head = Text.assemble(
-        (listed.path, "bold"),
+        (printable(listed.path), "bold"),
         f" · {listed.format} · {quantity(listed.params)} parameters · "
         f"{count(len(listed.matrices), 'matrix')} of {quantity(measured)} will be measured",
     )
     lines: list[RenderableType] = [head]
     notes = (*listed.notes, *_warnings(listed))
-    lines += [Text(f"note: {note}", style="dim") for note in notes]
+    lines += [Text(printable(f"note: {note}"), style="dim") for note in notes]
     reasons = [reason for reason, _ in Counter(x.reason for x in listed.skipped).most_common()]
     lines += ["", _table(listed, reasons, width)]
     if any(not matrix.averaged for matrix in listed.matrices):
@@ -87,7 +87,7 @@ def _cells(part: WeightMatrix | SkippedTensor, reasons: list[str]) -> list[str]:
         fate = f"no ({reasons.index(part.reason) + 1})"
     else:
         fate = "yes" if part.averaged else "apart"
-    fate += "".join(f" = {alias}" for alias in part.aliases)
+    fate += "".join(printable(f" = {alias}") for alias in part.aliases)
     return [
         block,
         short_name(part.name, part.block),
@@ -108,7 +108,7 @@ def _legend(listed: Catalogue, reasons: list[str]) -> Table:
     for number, reason in enumerate(reasons, start=1):
         left_out = [tensor for tensor in listed.skipped if tensor.reason == reason]
         params = quantity(sum(tensor.params for tensor in left_out))
-        table.add_row(f"({number})", str(len(left_out)), params, Text(reason))
+        table.add_row(f"({number})", str(len(left_out)), params, Text(printable(reason)))
     return table
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from frog.errors import UnknownName
-from frog.report.words import count, middle, natural, number, quantity, short_name, times
+from frog.report.words import count, middle, natural, number, printable, quantity, short_name, times
 from frog.types import Finding, LayerReport, ModelReport
 
 TABLE_LAYERS = 60
@@ -33,7 +33,7 @@ def summary_panel(report: ModelReport) -> RenderableType:
     measured = report.measured
     params = sum(layer.params for layer in report.layers)
     head = Text.assemble(
-        (report.path, "bold"),
+        (printable(report.path), "bold"),
         f" · {count(len(measured), 'matrix')} · {quantity(params)} parameters",
         f" · {_dtypes(measured)}",
     )
@@ -46,7 +46,7 @@ def summary_panel(report: ModelReport) -> RenderableType:
         grid.add_row(*row)
     lines: list[RenderableType] = [head, "", grid]
     if report.notes:
-        lines += [Text(f"note: {note}", style="dim") for note in report.notes]
+        lines += [Text(printable(f"note: {note}"), style="dim") for note in report.notes]
     findings = _findings(report.findings)
     if findings is not None:
         lines += ["", findings]
@@ -135,7 +135,7 @@ def _findings(findings: Sequence[Finding]) -> RenderableType | None:
         members.sort(key=lambda f: f.certainty != "certain")
         mark, colour = MARKS[severity]
         for finding in members[:SHOWN_FINDINGS]:
-            grid.add_row(Text(mark, style=colour), finding.text)
+            grid.add_row(Text(mark, style=colour), Text(printable(finding.text)))
         if len(members) > SHOWN_FINDINGS:
             more = count(len(members) - SHOWN_FINDINGS, "more finding")
             grid.add_row("", Text(f"… {more} of kind {kind}", style="dim"))

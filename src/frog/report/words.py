@@ -62,6 +62,17 @@ def times(shape: Sequence[int]) -> str:
     return "×".join(str(size) for size in shape) or "scalar"
 
 
+def printable(text: str) -> str:
+    """A text in which control characters are spelt out: a checkpoint's names may hold any.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def short_name(name: str, block: int | None) -> str:
     """A name from its block on, for tables where the block has a column of its own.
 
@@ -72,7 +83,7 @@ def short_name(name: str, block: int | None) -> str:
     if block is not None:
         _, found, rest = f".{name}".partition(f".{block}.")
         name = rest if found else name
-    return name
+    return printable(name)
 
 
 def natural(name: str) -> list[tuple[int, str]]:

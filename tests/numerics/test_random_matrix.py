@@ -139,7 +139,7 @@ class TestTable:
                 assert null is not None
                 assert null.quantile(p) == pytest.approx(quantile, abs=0.08)
 
-    @pytest.mark.parametrize("shape", [(23, 23), (55, 60), (100, 220), (40, 3000), (150, 151)])
+    @pytest.mark.parametrize("shape", [(33, 33), (55, 60), (100, 220), (40, 3000), (150, 151)])
     @pytest.mark.parametrize("estimator", ["ks", "hill"])
     def test_between_grid_points(self, shape, estimator):
         """Percentiles of fresh matrices at shapes off the grid are uniform."""
@@ -156,7 +156,7 @@ class TestTable:
             assert stats.kstest(found[name], "uniform").pvalue > 1e-3, name
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("shape", [(8, 8), (30, 30), (64, 64), (90, 400), (128, 130)])
+    @pytest.mark.parametrize("shape", [(30, 30), (64, 64), (90, 400), (128, 130)])
     def test_share_outside_is_the_level(self, shape):
         """At a level of 6 %: 2 % a look, 2000 matrices, five standard errors."""
         rng = np.random.default_rng(7)
@@ -178,10 +178,10 @@ class TestTable:
         spread = last.quantile(0.9) - last.quantile(0.1)
         assert null.quantile(0.9) - null.quantile(0.1) == pytest.approx(spread)
         assert null_of("tpl", 384, 384) is None
-        assert null_of("ks", 7, 384) is None
+        assert null_of("ks", 20, 384) is None
 
     @given(
-        r=st.integers(8, 9000),
+        r=st.integers(28, 9000),
         ratio=st.floats(1.0, 500.0),
         name=st.sampled_from(["top_trace", "top_bulk", "ks", "hill"]),
         p=st.floats(1e-6, 1 - 1e-6),
@@ -198,7 +198,7 @@ class TestLooks:
     @given(
         scale=st.floats(-60, 60),
         seed=st.integers(0, 5),
-        shape=st.sampled_from([(50, 50), (60, 200), (9, 12)]),
+        shape=st.sampled_from([(50, 50), (60, 200), (30, 41)]),
     )
     @settings(deadline=None, max_examples=30)
     def test_neither_scale_nor_transposition_matters(self, scale, seed, shape):

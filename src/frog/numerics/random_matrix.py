@@ -41,8 +41,8 @@ def looks(
 
     ``eigenvalues`` (k,) descending, k <= r; fewer than r means that the others are zero.
     A look is missing where it has no null: all of them for r < 2 and a zero or non-finite
-    spectrum; ``spikes`` and ``alpha`` for r < 8; ``alpha`` also where the fit failed, for a window
-    other than ``full`` and for ``tpl``, which has no optimum on random matrices.
+    spectrum; ``spikes`` for r < 8; ``alpha`` for r < 28, where the fit failed, for a window other
+    than ``full`` and for ``tpl``, which has no optimum on random matrices.
     Source: Johnstone 2001, Ann. Statist. 29(2), theorem 1.1 (law of lambda_1); the rest by
     simulation, ``docs/design-notes/003-the-null.md``.
 

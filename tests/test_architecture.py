@@ -22,6 +22,7 @@ ALLOWED = {
 }
 GUESTS = {  # a third-party package and the only units that may import it
     "safetensors": {"weights"},
+    "xxhash": {"weights"},
     "huggingface_hub": {"weights"},
     "transformers": {"weights"},
     "threadpoolctl": {"metrics"},

@@ -13,6 +13,7 @@ from tests.weights import tiny_models
 ATTENTION = {
     "phi3": "model.layers.0.self_attn.o_proj",
     "gpt2": "transformer.h.0.attn.c_proj",
+    "codegen": "transformer.h.0.attn.out_proj",
     "gpt_bigcode": "transformer.h.0.attn.c_proj",
     "gpt_neox": "gpt_neox.layers.0.attention.dense",
     "falcon_7b": "transformer.h.0.self_attention.dense",
@@ -102,8 +103,9 @@ def test_experts_gates_gate(name):
     assert bool(off.any()) == (name == "gpt_oss") and whole.any()
 
 
-def test_linear_attention_of_qwen3_next():
-    name, module = "qwen3_next", "model.layers.0.linear_attn.out_proj"
+@pytest.mark.parametrize("name", ["qwen3_next", "qwen3_5"])
+def test_linear_attention(name):
+    module = "model.layers.0.linear_attn.out_proj"
     model, twin = without_biases(name), without_biases(name)
     scaled(model, "z", 0)  # z gates the output
     assert not seen(model, module).any()

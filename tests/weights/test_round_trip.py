@@ -15,7 +15,18 @@ ENTRIES = 5
 
 # Fused experts in memory, one by one on disk; stacks on disk too, interleaved; Conv1D;
 # fused qkv: concatenated, per head, per group, per key head.
-MODELS = ["mixtral", "gpt_oss", "gpt2", "phi3", "gpt_neox", "falcon_40b", "qwen3_next", "llava"]
+MODELS = [
+    "dbrx",
+    "codegen",
+    "mixtral",
+    "gpt_oss",
+    "gpt2",
+    "phi3",
+    "gpt_neox",
+    "falcon_40b",
+    "qwen3_next",
+    "llava",
+]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -125,6 +125,7 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
         qk_nope_head_dim=8,
         v_head_dim=8,
     ),
+    "dbrx": lambda: _dbrx(),
     "gpt_oss": _text("GptOss", num_local_experts=3, num_experts_per_tok=2),
     "llama4": _model(
         "Llama4ForCausalLM",
@@ -142,6 +143,16 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
         n_head=4,
         vocab_size=96,
         n_positions=48,
+    ),
+    "codegen": _model(
+        "CodeGenForCausalLM",
+        "CodeGenConfig",
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        rotary_dim=4,
+        n_positions=48,
+        vocab_size=96,
     ),
     "gpt_neox": _model("GPTNeoXForCausalLM", "GPTNeoXConfig", **_PLAIN_HEADS),
     "gpt_bigcode": _model(
@@ -246,6 +257,16 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
         n_groups=2,
         state_size=16,
     ),
+    "qwen3_5": _model(
+        "Qwen3_5ForCausalLM",
+        "Qwen3_5TextConfig",
+        **TEXT,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=6,
+    ),
     "qwen3_next": _text(
         "Qwen3Next",
         num_hidden_layers=2,
@@ -260,6 +281,18 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
         linear_value_head_dim=6,
     ),
 }
+
+
+def _dbrx() -> torch.nn.Module:
+    config = transformers.DbrxConfig(
+        d_model=32,
+        n_heads=4,
+        n_layers=2,
+        vocab_size=96,
+        attn_config={"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
+        ffn_config={"ffn_hidden_size": 20, "hidden_size": 32, "moe_num_experts": 3, "moe_top_k": 2},
+    )
+    return transformers.DbrxForCausalLM(config)
 
 
 def _qwen2_vl() -> torch.nn.Module:

@@ -75,11 +75,14 @@ def split_qkv(name: str, stem: str, shape: Shape, context: Context) -> Slices | 
 
 
 def _concatenated(shape: Shape, config: Config) -> Slices | None:
-    """(q | k | v) rows, with fewer key heads where the configuration says so."""
+    """(q | k | v) rows, with fewer key heads where the configuration says so.
+
+    The heads decide, not the shape: (heads + 2 keys)·d can be 3n by chance.
+    """
     m, n = shape
     heads, keys = _heads(config), _key_heads(config)
-    if m == 3 * n or not heads:
-        return _thirds(shape, config)
+    if not heads:
+        return _thirds(shape, config) if m == 3 * n else None
     size, rest = divmod(m, heads + 2 * keys)
     if rest:
         return None
@@ -88,8 +91,9 @@ def _concatenated(shape: Shape, config: Config) -> Slices | None:
 
 
 def _thirds(shape: Shape, config: Config) -> Slices | None:
+    """Three square matrices; another shape may mean fewer key heads, and is left whole."""
     del config
-    if shape[0] % 3:
+    if shape[0] != 3 * shape[1]:
         return None
     return [(role, views.third(shape, i)) for i, role in enumerate("qkv")]
 
@@ -128,6 +132,11 @@ def _falcon(shape: Shape, config: Config) -> Slices | None:
         groups = 1
     else:
         return _per_head(shape, config)
+    return _shared_keys(shape, heads, groups)
+
+
+def _shared_keys(shape: Shape, heads: int, groups: int) -> Slices | None:
+    """Groups of rows: the queries of some heads, then the key and the value that they share."""
     share = heads // groups
     d, rest = divmod(shape[0], groups * (share + 2))
     if rest or heads % groups:
@@ -143,6 +152,38 @@ def _bigcode(shape: Shape, config: Config) -> Slices | None:
         return _per_head(shape, config)
     heads = _heads(config)
     return _concatenated(shape, {"num_attention_heads": heads, "num_key_value_heads": 1})
+
+
+def _internlm(shape: Shape, config: Config) -> Slices | None:
+    heads, keys = _heads(config), _key_heads(config)
+    return _shared_keys(shape, heads, keys) if heads and keys else None
+
+
+def _codegen(shape: Shape, config: Config) -> Slices | None:
+    """Four groups of rows (the cores that it was trained on): q, v, k."""
+    del config
+    if shape[0] % 12:
+        return None
+    size = shape[0] // 12
+    return [(r, views.grouped(shape, 4, i * size, (i + 1) * size)) for i, r in enumerate("qvk")]
+
+
+def _key_value(shape: Shape, config: Config) -> Slices | None:
+    del config
+    if shape[0] % 2:
+        return None
+    half = shape[0] // 2
+    return [("k", views.fused(shape, 0, 0, half)), ("v", views.fused(shape, 0, half, 2 * half))]
+
+
+def _linear_qkv(shape: Shape, config: Config) -> Slices | None:
+    """Qwen3.5's linear attention: q and k of the key heads, v of the value heads."""
+    names = ("linear_num_key_heads", "linear_key_head_dim")
+    heads, d = (config.get(x) for x in names)
+    if not (isinstance(heads, int) and isinstance(d, int)) or shape[0] <= 2 * heads * d:
+        return None
+    cuts = (0, heads * d, 2 * heads * d, shape[0])
+    return [(r, views.fused(shape, 0, cuts[i], cuts[i + 1])) for i, r in enumerate("qkv")]
 
 
 def _key_head_groups(shape: Shape, config: Config) -> Slices | None:
@@ -169,11 +210,18 @@ QKV_LAYOUTS: tuple[tuple[str, str, Layout], ...] = (
     (r"gpt_bigcode", r"c_attn", _bigcode),
     (r".*", r"c_attn", _conv1d),
     (r"qwen3_next\w*|qwen3_5\w*", r"in_proj_qkvz", _key_head_groups),
-    (r"phi3\w*|phi4\w*|phimoe", r"qkv_proj", _concatenated),
-    (r"mpt|dbrx|modernbert\w*|nomic_bert", r"[wW]qkv", _concatenated),
+    (r"qwen3_5\w*", r"in_proj_qkv", _linear_qkv),
+    (r"phi3\w*|phi4\w*|phimoe|gte", r"qkv_proj", _concatenated),
+    (r"minimax", r"qkv_proj", _per_head),
+    (r"codegen", r"qkv_proj", _codegen),
+    (r"internlm2\w*", r"wqkv", _internlm),
+    (r"mpt|dbrx", r"Wqkv", _concatenated),
+    (r".*", r"Wqkv", _thirds),  # the convention of flash-attention
+    (r"jetmoe", r"kv_proj", _key_value),
+    (r".*", r"to_kv", _key_value),
     (r"baichuan", r"W_pack", _thirds),
     (r".*", r"in_proj_weight", _thirds),
-    # Every vision tower known to us reshapes attn.qkv to (3, heads, d).
+    # Every vision tower with as many keys as queries reshapes attn.qkv to (3, heads, d).
     (r".*", r"(?:attn|attention)[.]qkv", _thirds),
 )
 """Model type, end of the tensor's name, layout; the first row that fits."""
@@ -222,6 +270,22 @@ def split_experts(name: str, shape: Shape, context: Context) -> list[tuple[int, 
         else:
             pair = [views.part(view, axis, i * size // 2, (i + 1) * size // 2) for i in (0, 1)]
         result += [(number, "gate", pair[0]), (number, "up", pair[1])]
+    return result
+
+
+def split_stacked_rows(
+    word: str, shape: Shape, config: Config
+) -> list[tuple[int, str, MatrixView]]:
+    """DBRX: experts one below the other in (E·ff, i), the down matrices transposed; [] unknown."""
+    nested = config.get("ffn_config")
+    experts = _first(nested, ("moe_num_experts",)) if isinstance(nested, Mapping) else 0
+    if not experts or shape[0] % experts:
+        return []
+    role = {"w1": "gate", "v1": "up", "w2": "down"}[word]
+    result = []
+    for number in range(experts):
+        view = views.pick(views.regrid(views.plain(shape), 0, (experts, -1)), 0, number)
+        result.append((number, role, views.transposed(view) if role == "down" else view))
     return result
 
 

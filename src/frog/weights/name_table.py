@@ -26,7 +26,7 @@ def _ending(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|[.])(?:{pattern})$")
 
 
-BIAS = re.compile(r"(?:^|[._])bias(?:_[a-z]+(?:_l\d+(?:_reverse)?)?)?$")
+BIAS = re.compile(r"(?:^|[._])bias(?:es)?(?:_[a-z]+(?:_l\d+(?:_reverse)?)?)?$")
 """Also ``gate_up_proj_bias`` (2-D in GPT-OSS) and ``bias_ih_l0``."""
 
 BUFFERS = _rows(
@@ -50,7 +50,10 @@ STATES = _rows(
 )
 
 POSITIONS = _rows(
-    (r"wpe|(\w+_)?embed_positions?|embed_pos|pos(ition(al)?)?_embed(ding)?s?", "position"),
+    (
+        r"wpe|(\w+_)?(embed_positions?|positions_embed)|embed_pos|(\w+_)?pos_embeddings|pos(ition(al)?)?_embed(ding)?s?",
+        "position",
+    ),
     (r"(\w+_)?position(al)?_embeddings?(\.\w+)?|(\w+_)?pos_embed(\.\w+)?", "position"),
     (r"relative_attention_bias|relative_position_bias(_table)?|rel_pos_[hw]", "position"),
     (r"(rel_pos|pos)_emb(edding)?s?|position_bias|distance_embedding", "position"),
@@ -61,22 +64,18 @@ NORMS = re.compile(
 )
 
 APART = _rows(
-    (
-        r"(\w*\.)?(embed_tokens|word_embeddings|tok_embeddings|token_embedding|wte|embed_in)",
-        "embedding",
-    ),
+    (r"embed_tokens|word_embeddings|tok_embeddings|token_embedding|wte|embed_in", "embedding"),
     (r"token_type_embeddings|segment_embeddings|shared|embed_tokens_per_layer", "embedding"),
     (r"embedding_projection|embeddings_project|embed_proj", "projection"),
-    (r"(\w+\.)?(embeddings?|tokens?_embed|tok_emb|char_embeddings|codebooks?)", "embedding"),
-    (r"lm_head|embed_out|proj_out|output_projection|decoder_head|generator", "head"),
-    (r"cls\.predictions\.decoder|lm_head\.decoder|predictions\.decoder|mlm_head", "head"),
-    (r"cls\.seq_relationship|score|qa_outputs|classifiers?(\.out_proj)?", "head"),
-    (r"classification_head(\.out_proj)?|vocab_projector|regressor", "head"),
-    (
-        r"(mlp|feed_forward|ffn|block_sparse_moe|moe)\.(gate|router)(\.wg)?|router(\.classifier)?",
-        "router",
-    ),
-    (r"(mlp|feed_forward|ffn|block_sparse_moe|moe)\.router\.\w+|shared_expert_gate", "router"),
+    (r"\w*embedding_(hidden_mapping_in|dense|transformation)", "projection"),
+    (r"lm_head|embed_out|proj_out|output_projection|decoder_head|generator|unembed", "head"),
+    (r"(cls|lm_head|predictions)(\.predictions)?\.decoder|cls\.seq_relationship", "head"),
+    (r"(?![qkvr]_)\w+_head|predict_\w+|score|qa_outputs|vocab_projector|regressor", "head"),
+    (r"(classifiers?|classification_head)(\.out_proj)?", "head"),
+    (r"(\w+_)?(embed|embeds|emb|embedding|embeddings)(_table|_layer)?|embed_\w+", "embedding"),
+    (r"codebooks?|transformer\.w", "embedding"),
+    (r"(mlp|feed_forward|ffn|block_sparse_moe|moe|mixer)\.gate(\.wg)?", "router"),
+    (r"router(\.(classifier|layer|weight|wg|gate))?|shared_expert_gate", "router"),
     averaged=False,
 )
 """Measured, outside the model means."""
@@ -87,10 +86,13 @@ TOP_HEADS = re.compile(
 """Heads only where they stand at the top of a model: inside a block they are ordinary."""
 
 EXPERTS = re.compile(
-    r"(?:^|[.])(?:experts|moe)[.](gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$"
+    r"(?:^|[.])(?:(?:shared_)?experts|moe)[.](gate_up_proj|gate_proj|up_proj|down_proj|w1|w2|w3)$"
     r"|(?:moe|mlp)[.](input_linear|output_linear)$"
 )
 """Stacks of experts: 3-D tensors, one matrix (or a gate and an up matrix) per expert."""
+
+STACKED_ROWS = re.compile(r"(?:^|[.])experts[.]mlp[.](w1|v1|w2)$")
+"""Experts one below the other in a 2-D tensor (DBRX)."""
 
 EXPERT = re.compile(r"(?:^|[.])experts[.]\d+[.]")
 """One expert stored by itself."""
@@ -99,12 +101,13 @@ LORA = re.compile(r"(?:^|[.])lora_(?:embedding_)?[AB](?:[.]\w+)?$")
 """A factor of an adapter inside a live model; the product is measured from an adapter folder."""
 
 FUSED_QKV = _ending(
-    r"qkv(_proj)?|query_key_value|c_attn|[wW]qkv|W_pack|in_proj_weight|in_proj_qkvz"
+    r"qkv(_proj)?|query_key_value|c_attn|[wW]qkv|W_pack|in_proj_weight|in_proj_qkvz?"
+    r"|to_kv"
 )
 
 _SEPARATE = (
-    r"{x}_proj(_weight)?|{word}(_proj)?|{x}_lin|w{x}|to_{x}"
-    r"|(attention|attn|SelfAttention|EncDecAttention)\.{x}"
+    r"{x}_(proj|lin|head)(_weight)?|(\w+_)?{word}(_proj|_net|_global)?|[wW]{x}|(to|project)_{x}"
+    r"|(\w*[aA]ttention|attn|mlstm_layer)\.{x}"
 )
 
 INSIDE = _rows(
@@ -113,7 +116,9 @@ INSIDE = _rows(
     (r"q_b_proj|wq_b", "q_up"),
     (r"kv_a_proj_with_mqa|kv_a_proj|wkv_a", "kv_down"),
     (r"kv_b_proj|wkv_b", "kv_up"),
-    (r"in_proj_ba|in_proj_[ab]", "rates"),
+    (r"indexer\.\w+", "indexer"),
+    (r"in_proj_ba|in_proj_[ab]|[ab]_proj|f_proj|f_[ab]_proj|[if]gate_preact", "rates"),
+    (r"g_proj|g_[ab]_proj|output_gate|gate_attn|ogate_preact", "o_gate"),
     (r"in_proj_z", "z"),
     *((_SEPARATE.format(x=x, word=word), x) for x, word in (("q", "query"), ("k", "key"))),
     (_SEPARATE.format(x="v", word="value"), "v"),
@@ -124,6 +129,7 @@ INSIDE = _rows(
     (r"(Self|EncDec)Attention\.o|o_proj|out_lin|wo|attention\.o|to_out(\.0)?", "o"),
     (r"(attn|attention|self_attn|cross_attn|encoder_attn|linear_attn)\.out_proj", "o"),
     (r"(attn|attention)\.(c_proj|proj|dense|wo|o)|attention\.output\.dense|attn\.out", "o"),
+    (r"attention_out|attn_out|(attn|attention)\.output", "o"),
     (r"self_attention\.dense|crossattention\.output\.dense|out_proj|Wo", "o"),
     # between a vision tower and its reader: before the feed-forward, whose names it borrows
     (r"merger\.(mlp\.\d+|linear_fc\d|mlp)|visual\.proj|patch_merger\.\w+", "projection"),
@@ -132,6 +138,11 @@ INSIDE = _rows(
     (r"gate_proj|w1|wi_0|ffn_gate|linear_v|dense_gated|fc1_g", "gate"),
     (r"up_proj|w3|wi_1|wi|c_fc|fc_in|dense_h_to_4h|intermediate\.dense|ffn\.lin1|w_in", "up"),
     (r"((\w*\.)?(mlp|ffn|feed_forward|ff))\.(lin1|fc1|fc_1|linear_1|linear1|w_1|0)|pwconv1", "up"),
+    (r"intermediate_dense|feed_forward\.intermediate|dense_in|proj_up", "up"),
+    (r"output_dense|feed_forward\.output|dense_out|proj_down|ffn_output|ff_out", "down"),
+    (r"shared_mlp\.input_linear", "gate_up"),
+    (r"shared_mlp\.output_linear", "down"),
+    (r"proj_up_gate", "gate"),
     (r"down_proj|w2|fc_out|dense_4h_to_h|ffn\.lin2|w_out", "down"),
     (r"((\w*\.)?(mlp|ffn|feed_forward|ff))\.(lin2|fc2|fc_2|linear_2|linear2|w_2|2|c_proj)", "down"),
     (r"output\.dense|pwconv2", "down"),

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,36 +19,12 @@ import torch
 
 from frog.numerics import views
 from frog.types import Catalogue, LiveParameter, MatrixView
+from frog.weights import tracing
 from frog.weights.stored import StoredTensor, TensorList
+from frog.weights.tracing import Piece, Trace, Traces
 
 WRAPPERS = ("module", "_orig_mod")
 """Attributes under which data-parallel training and torch.compile keep the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A tensor of the file, or a stretch of it, as it lies in one parameter of the model.
-
-    ``start`` is its first place along ``axis`` of the file's tensor; offset and strides count
-    elements of the flat parameter.
-    """
-
-    parameter: str
-    parameter_shape: tuple[int, ...]
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    axis: int = 0
-    start: int = 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether it is the parameter as it is."""
-        return self.offset == 0 and self.shape == self.parameter_shape and _dense(self)
-
-
-Traces = dict[str, tuple[Piece, ...]]
-"""Name on disk -> its pieces; () where the values are computed, not only rearranged."""
 
 
 def to_disk(listed: TensorList, model: torch.nn.Module) -> TensorList:
@@ -64,16 +39,21 @@ def to_disk(listed: TensorList, model: torch.nn.Module) -> TensorList:
     listed = _kept_names(listed, inner)
     by_name = {tensor.name: tensor for tensor in listed.tensors}
     try:
-        traces = _trace({name: x.shape for name, x in by_name.items()}, inner)
+        traces = tracing.trace({name: x.shape for name, x in by_name.items()}, inner)
     except Exception as error:  # whatever a conversion of another library may raise
         note = f"names are the live model's: its conversion could not be reverted ({error})"
         return dataclasses.replace(listed, notes=(*listed.notes, note))
     place = {name: number for number, name in enumerate(by_name)}
     tensors = [
-        _as_stored(name, pieces, by_name, inner) if pieces else _converted(name, inner)
-        for name, pieces in traces.items()
+        _as_stored(name, trace.pieces, by_name)
+        if trace.pieces and len({by_name[x].dtype for x in trace.sources}) == 1
+        else _converted(name, trace, by_name, inner)
+        for name, trace in traces.items()
     ]
-    first = {name: place[p[0].parameter] if p else len(place) for name, p in traces.items()}
+    first = {
+        name: min((place[x] for x in trace.sources), default=len(place))
+        for name, trace in traces.items()
+    }
     tensors.sort(key=lambda tensor: first[tensor.name])  # stable: the order of registration
     return dataclasses.replace(listed, tensors=tuple(tensors))
 
@@ -90,10 +70,10 @@ def locate(catalogue: Catalogue, model: torch.nn.Module) -> Catalogue:
         name: tuple(parameter.shape)
         for name, parameter in inner.named_parameters(remove_duplicate=False)
     }
-    traces: Traces = {name: (_entire(name, shape),) for name, shape in shapes.items()}
+    traces = tracing.as_they_are(shapes)
     if _is_transformers(inner):
         with contextlib.suppress(Exception):  # as in to_disk: then the names are the live ones
-            traces |= _trace(shapes, inner)
+            traces |= tracing.trace(shapes, inner)
     find = _Finder(traces)
     matrices = []
     for matrix in catalogue.matrices:
@@ -105,94 +85,6 @@ def locate(catalogue: Catalogue, model: torch.nn.Module) -> Catalogue:
             live = dataclasses.replace(live, parameter=prefix + live.parameter)
         matrices.append(dataclasses.replace(matrix, live=live))
     return dataclasses.replace(catalogue, matrices=tuple(matrices))
-
-
-# ----------------------------------------------------------------------------- tracing
-
-
-class _Traced(torch.Tensor):
-    """A tensor without data that remembers, by its storage, which parameter it is part of.
-
-    ``parts`` and ``axis`` are set where it was joined from several.
-    """
-
-    parts: list[torch.Tensor]
-    axis: int
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in _SAME:  # copies keep the values: the strides must survive them
-            return args[0]
-        result = super().__torch_function__(func, types, args, kwargs)
-        if name in ("cat", "concat", "concatenate", "stack"):
-            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            parts = list(args[0])
-            if name == "stack":
-                parts = [part.unsqueeze(dim) for part in parts]
-            result.parts, result.axis = parts, dim % result.dim()
-        return result
-
-
-_SAME = frozenset(("contiguous", "clone", "detach", "cpu", "to", "cuda"))
-"""Names of the operations that only copy."""
-
-
-def _trace(shapes: Mapping[str, tuple[int, ...]], model: Any) -> Traces:
-    """Run the model's conversion backwards on tensors without data."""
-    try:
-        from transformers.core_model_loading import revert_weight_conversion
-    except ImportError:  # transformers 4 keeps the names of the file
-        return {name: (_entire(name, shape),) for name, shape in shapes.items()}
-    made = {
-        name: torch.empty(shape, device="meta").as_subclass(_Traced)
-        for name, shape in shapes.items()
-    }
-    known = {_storage(tensor): name for name, tensor in made.items()}
-    reverted = revert_weight_conversion(model, dict(made))
-    return {name: _pieces(x, known, shapes) for name, x in reverted.items()}
-
-
-def _pieces(
-    tensor: torch.Tensor, known: dict[int, str], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[Piece, ...]:
-    """Where a traced tensor lies; () where that was lost."""
-    parameter = known.get(_storage(tensor))
-    if parameter is not None:
-        return (
-            Piece(
-                parameter=parameter,
-                parameter_shape=shapes[parameter],
-                offset=int(tensor.storage_offset()),
-                shape=tuple(tensor.shape),
-                strides=tuple(tensor.stride()),
-            ),
-        )
-    parts, axis = getattr(tensor, "parts", ()), getattr(tensor, "axis", 0)
-    pieces: list[Piece] = []
-    start = 0
-    for part in parts:
-        inner = _pieces(part, known, shapes)
-        if not inner or (len(inner) > 1 and inner[0].axis != axis):
-            return ()
-        pieces += [dataclasses.replace(x, axis=axis, start=start + x.start) for x in inner]
-        start += part.shape[axis]
-    return tuple(pieces)
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def _entire(name: str, shape: tuple[int, ...]) -> Piece:
-    return Piece(
-        parameter=name,
-        parameter_shape=shape,
-        offset=0,
-        shape=shape,
-        strides=_dense_strides(shape),
-    )
 
 
 # --------------------------------------------------------------------- names and values
@@ -214,15 +106,13 @@ def _kept_names(listed: TensorList, model: Any) -> TensorList:
 
 
 def _as_stored(
-    name: str, pieces: tuple[Piece, ...], by_name: Mapping[str, StoredTensor], model: Any
+    name: str, pieces: tuple[Piece, ...], by_name: Mapping[str, StoredTensor]
 ) -> StoredTensor:
     """The tensor of the file that lies so in the live tensors."""
     lives = [by_name[piece.parameter] for piece in pieces]
     first = lives[0]
     if len(pieces) == 1 and pieces[0].whole:
         return dataclasses.replace(first, name=name)
-    if any(live.dtype != first.dtype for live in lives):
-        return _converted(name, model)
     axis = pieces[0].axis
     shape = list(pieces[0].shape)
     shape[axis] = sum(piece.shape[axis] for piece in pieces)
@@ -249,8 +139,10 @@ def _strided_codes(codes: np.ndarray, piece: Piece) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(flat, piece.shape, steps, writeable=False)
 
 
-def _converted(name: str, model: Any) -> StoredTensor:
-    """A tensor whose values only the conversion itself can give: a copy of it is kept.
+def _converted(
+    name: str, trace: Trace, by_name: Mapping[str, StoredTensor], model: Any
+) -> StoredTensor:
+    """A tensor whose values only the conversion itself can give, each time it is read.
 
     Rare: rotary permutations of a few vision towers. Such a matrix has no live view.
     """
@@ -258,8 +150,13 @@ def _converted(name: str, model: Any) -> StoredTensor:
 
     from frog.weights.module import stored_torch
 
-    with torch.no_grad():
-        return stored_torch(name, revert_weight_conversion(model, dict(model.state_dict()))[name])
+    def codes() -> np.ndarray:
+        state = model.state_dict()
+        live = {source: state[source] for source in trace.sources}
+        return stored_torch(name, revert_weight_conversion(model, live)[name]).codes()
+
+    first = by_name[trace.sources[0]]
+    return dataclasses.replace(first, name=name, shape=trace.shape, codes=codes, aliases=())
 
 
 # -------------------------------------------------------------------------- live places
@@ -277,12 +174,12 @@ class _Finder:
 
     def __call__(self, name: str) -> tuple[Piece, ...]:
         if name in self._traces:
-            return self._traces[name]
+            return self._traces[name].pieces
         longer = self._tails.get(name, [])
         if len(longer) == 1:
-            return self._traces[longer[0]]
+            return self._traces[longer[0]].pieces
         shorter = [tail for tail in _tails(name) if tail in self._traces and "." in tail]
-        return self._traces[shorter[0]] if shorter and not longer else ()
+        return self._traces[shorter[0]].pieces if shorter and not longer else ()
 
 
 def _tails(name: str) -> Iterator[str]:
@@ -314,7 +211,7 @@ def _compose(view: MatrixView, piece: Piece) -> MatrixView | None:
     if any(x != y for i, (x, y) in enumerate(zip(shape, piece.shape, strict=True))
            if i != piece.axis):  # fmt: skip
         return None
-    dense = _dense_strides(shape)
+    dense = tracing.dense_strides(shape)
     start, rows, columns = views.strided(view)
     place = [start // stride % size for stride, size in zip(dense, shape, strict=True)]
     reach = list(place)
@@ -350,21 +247,3 @@ def _is_transformers(model: torch.nn.Module) -> bool:
     """Whether the model is one of transformers' own; imports nothing."""
     library = sys.modules.get("transformers.modeling_utils")
     return library is not None and isinstance(model, library.PreTrainedModel)
-
-
-def _dense(piece: Piece) -> bool:
-    return all(
-        size == 1 or stride == dense
-        for size, stride, dense in zip(
-            piece.shape, piece.strides, _dense_strides(piece.shape), strict=True
-        )
-    )
-
-
-def _dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.insert(0, step)
-        step *= size
-    return tuple(strides)

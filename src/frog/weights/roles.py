@@ -108,7 +108,9 @@ def _not_a_map(name: str, stem: str, shape: Shape, dtype: str, owner: str) -> Re
         role = "scalar" if math.prod(shape) == 1 else "vector"
         if name_table.NORMS.search(stem) or "norm" in owner.lower():
             role = "norm"
-        return Reading(rule="1 vector", role=role, reason=f"{len(shape)}-D: a matrix has two axes")
+        return Reading(rule="1 vector", role=role, reason="a vector: a matrix has two axes")
+    if not name.endswith(".weight") and max(shape) == math.prod(shape):
+        return Reading(rule="1 vector", role="vector", reason="a vector, with axes of length one")
     if "norm" in owner.lower() and "Linear" not in owner:
         return Reading(rule="1 norm", role="norm", reason="gains of a normalisation")
     return None
@@ -121,13 +123,13 @@ _WHY_STATE = {
 }
 
 
+_WHY_POSITION = "a table of positions: no map between features"
+
+
 def _position(shape: Shape, wanted: bool) -> Reading:
     """Rule 2."""
-    if len(shape) != 2:
-        return Reading(rule="2 position", role="position", reason="positions: not a 2-D matrix")
-    if not wanted:
-        reason = "a table of positions: listed, not measured (include_positions measures it)"
-        return Reading(rule="2 position", role="position", reason=reason)
+    if len(shape) != 2 or not wanted:
+        return Reading(rule="2 position", role="position", reason=_WHY_POSITION)
     part = Part(role="position", kind="embedding", view=views.plain(shape), averaged=False)
     return Reading(rule="2 position", role="position", parts=(part,))
 
@@ -137,7 +139,10 @@ def _position(shape: Shape, wanted: bool) -> Reading:
 
 def _experts(name: str, shape: Shape, context: Context) -> Reading:
     """One matrix per expert, and per gate and up; a stack of one keeps its number."""
-    made = layouts.split_experts(name, shape, context)
+    return _numbered(layouts.split_experts(name, shape, context))
+
+
+def _numbered(made: list[tuple[int, str, MatrixView]]) -> Reading:
     several = len({role for _, role, _ in made}) > 1
     parts = tuple(
         Part(
@@ -180,8 +185,14 @@ def _kernel(name: str, stem: str, shape: Shape, context: Context, owner: str) ->
 
 def _plain_or_fused(name: str, stem: str, shape: Shape, context: Context, owner: str) -> Reading:
     """Two axes."""
+    if stacked := name_table.STACKED_ROWS.search(stem):
+        made = layouts.split_stacked_rows(stacked[1], shape, context.tower(name))
+        if made:
+            return _numbered(made)
     if name_table.FUSED_QKV.search(stem):
         return _slices(layouts.split_qkv(name, stem, shape, context), shape, "qkv")
+    if name_table.PATCH.search(stem):
+        return _one("4 linear", "patch", "linear", shape)
     if row := lookup(name_table.APART, stem):
         kind = {"embedding": "embedding", "head": "head"}.get(row.role, "linear")
         return _one("3 apart", row.role, kind, shape, averaged=row.averaged)
@@ -196,8 +207,6 @@ def _plain_or_fused(name: str, stem: str, shape: Shape, context: Context, owner:
         return _known(name, stem, row.role, shape, context)
     if "Embedding" in owner:
         return _one("3 apart", "embedding", "embedding", shape, averaged=False)
-    if name_table.PATCH.search(stem):
-        return _one("4 linear", "patch", "linear", shape)
     if name_table.GENERIC.search(stem) or owner.endswith("Linear"):
         return _one("4 linear", "linear", "linear", shape)
     part = Part(
@@ -212,6 +221,8 @@ def _plain_or_fused(name: str, stem: str, shape: Shape, context: Context, owner:
 def _known(name: str, stem: str, role: str, shape: Shape, context: Context) -> Reading:
     if role == "gate_up":
         return _slices(layouts.split_gate_up(shape), shape, "gate_up")
+    if role == "kv" and (made := layouts.split_qkv(name, stem, shape, context)):
+        return _slices(made, shape, "kv")
     if role == "q":
         halves = layouts.split_gated_query(stem, shape, context.tower(name))
         if halves is not None:

@@ -32,11 +32,11 @@ def report_to_dict(report: ModelReport) -> dict[str, Any]:
         "format": REPORT_FORMAT,
         "version": REPORT_VERSION,
         "frog_version": report.frog_version,
-        "source": {"path": report.path, "digest": report.digest, "format": report.format},
+        "source": _null({"path": report.path, "digest": report.digest, "format": report.format}),
         "settings": asdict(report.settings),
         "shard": report.shard,
         "summary": _null(report.summary),
-        "notes": list(report.notes),
+        "notes": _null(report.notes),
         "layers": [layer_to_dict(layer) for layer in report.layers],
         "pairs": [],
         "findings": [finding_to_dict(finding) for finding in report.findings],
@@ -64,13 +64,14 @@ def finding_to_dict(finding: Finding) -> dict[str, Any]:
 def report_from_json(text: str | bytes, origin: str) -> ModelReport:
     """Parse and validate a report file; ``origin`` names it in errors."""
     try:
-        data = json.loads(text)
+        return report_from_dict(json.loads(text, parse_constant=_refuse_constant), origin)
+    except ReportError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ReportError(
             f"{origin}: must be a JSON report of frog, got text that is not JSON ({error}): "
             "write it again with frog analyze --json"
         ) from None
-    return report_from_dict(data, origin)
 
 
 def report_from_dict(data: Any, origin: str) -> ModelReport:
@@ -78,15 +79,15 @@ def report_from_dict(data: Any, origin: str) -> ModelReport:
     if not isinstance(data, dict) or data.get("format") != REPORT_FORMAT:
         got = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise ReportError(
-            f'{origin}: must be a report with "format": "{REPORT_FORMAT}", got {got!r}: '
+            f'{origin}: must be a report with "format": "{REPORT_FORMAT}", got {_shown(got)}: '
             "write one with frog analyze MODEL --json FILE"
         )
     version = data.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ReportError(f"{origin}: version must be a whole number from 1, got {version!r}")
+        raise ReportError(f"{origin}: version must be a whole number from 1, got {_shown(version)}")
     if version > REPORT_VERSION:
         raise ReportError(
-            f"{origin}: version must be at most {REPORT_VERSION}, got {version}: "
+            f"{origin}: version must be at most {REPORT_VERSION}, got {_shown(version)}: "
             "a later frog wrote it; upgrade with pip install --upgrade frog"
         )
     source = data.get("source")
@@ -102,7 +103,10 @@ def report_from_dict(data: Any, origin: str) -> ModelReport:
         "layers": _each(data.get("layers"), _layer_fields),
         "findings": _each(data.get("findings"), _nan),
     }
-    return _validated(ModelReport, flat, origin)
+    report: ModelReport = _validated(ModelReport, flat, origin)
+    if report.shard is not None and not 1 <= report.shard[0] <= report.shard[1]:
+        raise ReportError(f"{origin}: shard must be [i, n] with 1 <= i <= n, got {report.shard}")
+    return report
 
 
 def layer_from_dict(data: Any, origin: str) -> LayerReport:
@@ -120,7 +124,13 @@ def _layer_fields(data: Any) -> Any:
         return data
     null = _get(data.get("null"), "looks")
     looks = {k: _nan(v) for k, v in null.items()} if isinstance(null, dict) else null
-    return {**data, "values": _nan(data.get("values")), "null": looks or {}}
+    return {
+        **data,
+        "values": _nan(data.get("values")),
+        "null": looks or {},
+        "curve": _curve(data.get("curve")),
+        "spectrum": _numbers(data.get("spectrum")),
+    }
 
 
 def _validated(kind: type, data: Any, origin: str) -> Any:
@@ -132,7 +142,7 @@ def _validated(kind: type, data: Any, origin: str) -> Any:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ReportError(
-            f"{origin}: {place}: {first['msg'].lower()}, got {str(first['input'])[:60]!r}: "
+            f"{origin}: {place}: {first['msg'].lower()}, got {_shown(first['input'])}: "
             "the file is damaged or was edited; write it again with frog analyze --json"
         ) from None
 
@@ -148,6 +158,9 @@ def _null(value: Any) -> Any:
     """A copy with NaN and infinities as None, tuples as lists, mappings as dictionaries."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str) and not value.isascii():
+        # a path need not be UTF-8, nor a tensor's name be sound; the file always is
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
         return {key: _null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -159,7 +172,37 @@ def _nan(value: Any) -> Any:
     """A copy of a flat dictionary with None as NaN."""
     if not isinstance(value, dict):
         return value
-    return {key: math.nan if item is None else item for key, item in value.items()}
+    return {key: _number(item) for key, item in value.items()}
+
+
+def _number(value: Any) -> Any:
+    """NaN for None, and for what JSON's own notation makes infinite (1e999)."""
+    infinite = isinstance(value, float) and math.isinf(value)
+    return math.nan if value is None or infinite else value
+
+
+def _numbers(value: Any) -> Any:
+    """A list with None as NaN."""
+    return [_number(x) for x in value] if isinstance(value, list) else value
+
+
+def _curve(value: Any) -> Any:
+    """A curve with None as NaN, in its lists too."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _numbers(_number(item)) for key, item in value.items()}
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value as it stands in the file."""
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'dictionary'} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _get(value: Any, key: str) -> Any:

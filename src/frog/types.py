@@ -290,7 +290,7 @@ class LayerReport:
     fit_status: str = ""
     verdicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    curve: Mapping[str, Any] | None = None
+    curve: Mapping[str, list[float] | float] | None = None
     spectrum: tuple[float, ...] | None = None
     seconds: float = 0.0
     position: int = 0

@@ -116,9 +116,10 @@ def test_float8_without_scale_is_taken_as_it_is():
     np.testing.assert_array_equal(values(only({"w": weight})), weight.float().numpy())
 
 
-def test_scale_that_does_not_fit_is_refused():
+@pytest.mark.parametrize("shape", [(4, 7), (0, 1), (5, 1, 1)])
+def test_scale_that_does_not_fit_is_refused(shape):
     weight = torch.zeros(5, 300).to(torch.float8_e4m3fn)
-    result = listed({"a.weight": weight, "a.weight_scale": torch.ones(4, 7)})
+    result = listed({"a.weight": weight, "a.weight_scale": torch.ones(shape)})
     assert all(x.unsupported for x in result.tensors)
     assert "not supported" in result.notes[0]
 

@@ -64,7 +64,7 @@ def scale_blocks(
             found.append(1)
         elif count == -(-size // nominal):
             found.append(nominal)
-        elif size % count == 0:
+        elif count and size % count == 0:
             found.append(size // count)
         else:
             return None

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
     matrices = list(listed.matrices)
     if run.shard is not None:
         matrices = _shard(matrices, run.shard)
-    stream = _stream(matrices, settings, run)
+    stream = _stream(matrices, settings, run, model, base)
     if run.on_start is not None:
         run.on_start({matrix.name: cost(matrix) for matrix in matrices})
     done: dict[str, Measured] = {}
@@ -190,13 +191,45 @@ def device_of(name: str) -> str:
     return name
 
 
-def _stream(matrices: Sequence[WeightMatrix], settings: Settings, run: Run) -> Any:
-    device = device_of(run.device)
+def matrices_of(path: str, base: str | None, compat: bool) -> dict[str, WeightMatrix]:
+    """The matrices of a model by name: what every node of a cluster calls for itself."""
+    listed = catalogue(list_tensors(path, base=base), include_positions=compat)
+    return {matrix.name: matrix for matrix in listed.matrices}
+
+
+def _stream(matrices: Sequence[WeightMatrix], settings: Settings, run: Run, model: Any,
+            base: Any) -> Any:  # fmt: skip
     cache = None
     if run.cache:
         cache = Cache.default() if run.cache is True else Cache(Path(run.cache))
+    if run.cluster:
+        from frog.metrics.cluster import measure_on_cluster
+
+        if run.device not in ("auto", "cpu"):
+            raise UsageError(f"device must be auto or cpu on a cluster, got {run.device!r}")
+        compat = settings.compat == "weightwatcher"
+        return measure_on_cluster(
+            matrices,
+            settings,
+            listing=matrices_of,
+            arguments=(_for_all_nodes(model), base and _for_all_nodes(base), compat),
+            jobs=run.jobs,
+            cache=cache,
+        )
+    device = device_of(run.device)
     jobs = run.jobs if run.jobs is not None else (1 if device != "cpu" else default_jobs())
     return measure_all(matrices, settings, jobs=jobs, device=device, cache=cache)
+
+
+def _for_all_nodes(model: Any) -> str:
+    """The absolute path or the hub id by which another process finds the same model."""
+    if not isinstance(model, str | PathLike):
+        raise UsageError(
+            f"on a cluster a model must be a path or a hub id, which every node can open, got "
+            f"{type(model).__name__}: save it first"
+        )
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else str(model)
 
 
 def _assemble(listed: Catalogue, done: Mapping[str, Measured], settings: Settings,

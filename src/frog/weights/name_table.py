@@ -7,6 +7,7 @@ row that matches wins; rows that name more components come before rows that name
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -18,8 +19,28 @@ class Row(NamedTuple):
     averaged: bool = True
 
 
-def _rows(*rows: tuple[str, str], averaged: bool = True) -> tuple[Row, ...]:
-    return tuple(Row(_ending(pattern), role, averaged) for pattern, role in rows)
+class Table:
+    """Rows in order of precedence; what was found is kept, for names differ mostly in numbers."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = tuple(rows)
+        self._found: dict[str, Row | None] = {}
+
+    def find(self, name: str) -> Row | None:
+        """The first row whose pattern matches the end of the name (without ``.weight``)."""
+        # No pattern asks which layer or expert it is; a number at the end may matter (mlp.0).
+        key = _INNER_NUMBER.sub("0", name)
+        if key not in self._found:
+            found = (row for row in self._rows if row.pattern.search(key))
+            self._found[key] = next(found, None)
+        return self._found[key]
+
+
+_INNER_NUMBER = re.compile(r"(?<=[.])\d+(?=[.])")
+
+
+def _rows(*rows: tuple[str, str], averaged: bool = True) -> Table:
+    return Table([Row(_ending(pattern), role, averaged) for pattern, role in rows])
 
 
 def _ending(pattern: str) -> re.Pattern[str]:
@@ -126,13 +147,14 @@ INSIDE = _rows(
     (r"kv_proj|to_kv|c_kv", "kv"),
     (r"(DenseReluDense|mlp|ffn)\.[wW]o", "down"),
     (r"mixer\.out_proj|mamba\.out_proj", "out"),
-    (r"(Self|EncDec)Attention\.o|o_proj|out_lin|wo|attention\.o|to_out(\.0)?", "o"),
+    (r"(\w*Self|EncDec)Attention\.o|o_proj|out_lin|wo|attention\.o|to_out(\.0)?", "o"),
     (r"(attn|attention|self_attn|cross_attn|encoder_attn|linear_attn)\.out_proj", "o"),
     (r"(attn|attention)\.(c_proj|proj|dense|wo|o)|attention\.output\.dense|attn\.out", "o"),
     (r"attention_out|attn_out|(attn|attention)\.output", "o"),
     (r"self_attention\.dense|crossattention\.output\.dense|out_proj|Wo", "o"),
     # between a vision tower and its reader: before the feed-forward, whose names it borrows
-    (r"merger\.(mlp\.\d+|linear_fc\d|mlp)|visual\.proj|patch_merger\.\w+", "projection"),
+    (r"\w*merger\w*(\.\d+)?\.(mlp\.\d+|linear_fc\d|mlp|proj|\w+_proj)", "projection"),
+    (r"visual\.proj|patch_merger\.\w+", "projection"),
     # feed-forward
     (r"gate_up_proj|Wi|wi_fused", "gate_up"),
     (r"gate_proj|w1|wi_0|ffn_gate|linear_v|dense_gated|fc1_g", "gate"),
@@ -197,8 +219,3 @@ def block_of(name: str) -> tuple[int, ...]:
         return tuple(int(x) for x in staged.groups() if x is not None)
     found = _BLOCK.search(name)
     return (int(found[1]),) if found else ()
-
-
-def lookup(rows: tuple[Row, ...], name: str) -> Row | None:
-    """The first row whose pattern matches the end of the name."""
-    return next((row for row in rows if row.pattern.search(name)), None)

@@ -26,7 +26,6 @@ from frog.numerics import views
 from frog.types import MatrixView
 from frog.weights import layouts, name_table
 from frog.weights.layouts import Context, Shape, Slices
-from frog.weights.name_table import lookup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +69,7 @@ def read(
     listed = _not_a_map(name, stem, shape, dtype, owner)
     if listed is not None:
         return listed
-    if lookup(name_table.POSITIONS, stem):
+    if name_table.POSITIONS.find(stem):
         return _position(shape, include_positions)
     if shape[1:] and len(shape) == 3 and name_table.EXPERTS.search(stem):
         return _experts(name, shape, context)
@@ -94,13 +93,13 @@ def _stem(name: str) -> str:
 def _not_a_map(name: str, stem: str, shape: Shape, dtype: str, owner: str) -> Reading | None:
     if math.prod(shape) == 0:
         return Reading(rule="0 empty", role="buffer", reason="holds no elements")
-    if row := lookup(name_table.BUFFERS, stem):
+    if row := name_table.BUFFERS.find(stem):
         return Reading(rule="1 buffer", role=row.role, reason="a buffer, not a weight")
-    if lookup(name_table.POSITIONS, stem):
+    if name_table.POSITIONS.find(stem):
         return None
     if dtype == "bool" or dtype.startswith(("int", "uint")):
         return Reading(rule="0 integer", role="buffer", reason=f"holds {dtype}, not weights")
-    if row := lookup(name_table.STATES, stem):
+    if row := name_table.STATES.find(stem):
         return Reading(rule="1 state", role=row.role, reason=_WHY_STATE[row.role])
     if name_table.BIAS.search(name):
         return Reading(rule="1 bias", role="bias", reason="a bias adds, it does not map")
@@ -174,7 +173,7 @@ def _kernel(name: str, stem: str, shape: Shape, context: Context, owner: str) ->
         reason = "depthwise: one small kernel per channel, no matrix between channels"
         return Reading(rule="6 depthwise", role="conv", reason=reason)
     role = "patch" if name_table.PATCH.search(stem) else "conv"
-    if role == "conv" and (row := lookup(name_table.INSIDE, stem)):
+    if role == "conv" and (row := name_table.INSIDE.find(stem)):
         role = row.role
     part = Part(role=role, kind=f"conv{rank}d", view=views.plain(shape))
     return Reading(rule="6 convolution", role=role, parts=(part,))
@@ -193,16 +192,16 @@ def _plain_or_fused(name: str, stem: str, shape: Shape, context: Context, owner:
         return _slices(layouts.split_qkv(name, stem, shape, context), shape, "qkv")
     if name_table.PATCH.search(stem):
         return _one("4 linear", "patch", "linear", shape)
-    if row := lookup(name_table.APART, stem):
+    if row := name_table.APART.find(stem):
         kind = {"embedding": "embedding", "head": "head"}.get(row.role, "linear")
         return _one("3 apart", row.role, kind, shape, averaged=row.averaged)
     if name_table.TOP_HEADS.search(stem):
         return _one("3 apart", "head", "head", shape, averaged=False)
     if name_table.LORA.search(stem):
         return _one("4 adapter", "lora", "adapter", shape, averaged=False)
-    row = lookup(name_table.INSIDE, stem)
+    row = name_table.INSIDE.find(stem)
     if row is None and name_table.block_of(name):
-        row = lookup(name_table.IN_BLOCK, stem)
+        row = name_table.IN_BLOCK.find(stem)
     if row is not None:
         return _known(name, stem, row.role, shape, context)
     if "Embedding" in owner:

@@ -95,15 +95,14 @@ class _Traced(torch.Tensor):
         name = getattr(func, "__name__", "")
         if name in _SAME:  # copies keep the values: the strides must survive them
             return args[0]
-        result = super().__torch_function__(func, types, args, kwargs)
+        result: Any = super().__torch_function__(func, types, args, kwargs)
         if isinstance(result, _Traced):
             result.sources = _tensors((args, tuple(kwargs.values())))
-        if name in ("cat", "concat", "concatenate", "stack"):
-            dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            parts = list(args[0] if args else kwargs["tensors"])
-            if name == "stack":
-                parts = [part.unsqueeze(dim) for part in parts]
-            result.parts, result.axis = parts, dim % result.dim()
+            if name in ("cat", "concat", "concatenate", "stack"):
+                dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+                parts = list(args[0] if args else kwargs["tensors"])
+                result.parts = [part.unsqueeze(dim) for part in parts] if name == "stack" else parts
+                result.axis = dim % result.dim()
         return result
 
 

@@ -45,9 +45,10 @@ class Cache:
             data = json.loads(path.read_bytes())
             layer = layer_from_dict(data["layer"], str(path))
             findings = tuple(finding_from_dict(x, str(path)) for x in data["findings"])
-        except (OSError, ValueError, KeyError, TypeError, ReportError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ReportError):
             return None
-        return layer, findings
+        ours = (layer.name, layer.shape) == (matrix.name, matrix.shape)
+        return (layer, findings) if ours else None
 
     def put(
         self,
@@ -70,9 +71,11 @@ class Cache:
                 temporary = Path(file.name)
                 json.dump(data, file, allow_nan=False)
             temporary.replace(path)
-        except OSError:
+        except BaseException as error:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+            if not isinstance(error, OSError):  # an interruption goes on to the caller
+                raise
 
     def _path(self, matrix: WeightMatrix, settings: Settings, fingerprint: str) -> Path:
         key = {

@@ -148,8 +148,10 @@ def _join_layers(reports: Sequence[ModelReport]) -> tuple[LayerReport, ...]:
     by_position: dict[int, LayerReport] = {}
     for report in reports:
         for layer in report.layers:
-            other = by_position.setdefault(layer.position, layer)
-            if other is not layer and (layer.skipped is None or other.name != layer.name):
+            other = by_position.get(layer.position)
+            if other is None:
+                by_position[layer.position] = layer
+            elif layer.skipped is None or other.name != layer.name:
                 raise ReportError(
                     f"position {layer.position} must be in one part, got {other.name} and "
                     f"{layer.name}: measure all parts again"

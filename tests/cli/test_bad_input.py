@@ -140,7 +140,7 @@ def test_nan_and_inf_are_counted_and_the_others_measured(tmp_path, own_process):
     folder = save(tmp_path / "m", bad=bad, good=good)
     done = own_process("analyze", folder, "--json", tmp_path / "r.json", "--format", "json")
     assert done.code == 5
-    assert "1 layers could not be measured" in done.err
+    assert "1 layer could not be measured" in done.err
     found = layers(tmp_path / "r.json")
     assert found["bad"]["fit_status"] == "nonfinite"
     assert all(v is None or k in COUNTS for k, v in found["bad"]["values"].items())

@@ -14,6 +14,7 @@ import typer
 from frog.cli.console import INTERRUPTED, OUT, PARTIAL, Progress, flush, say, suggest
 from frog.cli.options import Base, Exclude, Format, Include, Model, parse_shard
 from frog.errors import UsageError
+from frog.report.words import count
 from frog.types import Settings
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def analyze(  # noqa: PLR0913 - a flag is an argument here
             say(f"wrote {path}")
         _next(model, report, outputs)
     if report.failed:
-        say(f"{len(report.failed)} layers could not be measured; everything else was")
+        say(f"{count(len(report.failed), 'layer')} could not be measured; everything else was")
         raise typer.Exit(PARTIAL)
 
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from frog.cli.analyze import Outputs, show
-from frog.cli.console import say
+from frog.cli.console import PARTIAL, say
 from frog.cli.options import Format
+from frog.report.words import count
 
 
 def merge(
@@ -28,5 +29,9 @@ def merge(
     report = api.merge_reports([read_report(part) for part in parts])
     written = outputs.write(report)
     show(report, format=format)
-    for path in written:
-        say(f"wrote {path}")
+    if format != "quiet":
+        for path in written:
+            say(f"wrote {path}")
+    if report.failed:
+        say(f"{count(len(report.failed), 'layer')} could not be measured; everything else was")
+        raise typer.Exit(PARTIAL)

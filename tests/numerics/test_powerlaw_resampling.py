@@ -124,7 +124,7 @@ def test_coverage_in_small():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [law, with_body, with_bulk])
-@pytest.mark.parametrize(("n", "alpha"), [(200, 2.0), (500, 3.0), (500, 6.0)])
+@pytest.mark.parametrize(("n", "alpha"), [(200, 2.0), (300, 3.0), (200, 6.0)])
 def test_coverage(make, n, alpha):
     draws, covered = 60, 0
     for seed in range(draws):

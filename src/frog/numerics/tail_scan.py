@@ -23,7 +23,8 @@ import math
 import numpy as np
 
 COARSE = 3  # log2 of the number of points of the first bound
-BATCH = 4  # starts computed in full per round
+BATCH = 2  # starts computed in full per round
+LITTLE = 1 << 13  # elements that are computed rather than avoided: a call costs as much
 CHUNK = 1 << 15  # elements computed at once: a few arrays of this size fit into a core's cache
 SLACK = 1.0 + 1e-12  # a bound and a distance of equal value may differ in the last bit
 
@@ -80,11 +81,15 @@ class TailScan:
     def band(self, limit: float) -> tuple[float, float]:
         """Smallest and largest b = alpha - 1 among the starts with D <= ``limit``.
 
-        Starts are visited from both ends of the range of b, so the first hit is the answer.
+        Many starts are visited from both ends of the range of b: the first hit is the answer.
+        ``limit`` must be at least the smallest D, so that there is one.
         """
         rows = self.starts[self._bounds[self.starts] <= limit * SLACK]
+        if self._is_little(rows):
+            self._compute(rows)
+            slopes = self.slopes[rows[self._known[rows] <= limit]]
+            return float(slopes.min()), float(slopes.max())
         rows = rows[np.argsort(self.slopes[rows], kind="stable")]
-        self._compute(np.concatenate([rows[:BATCH], rows[BATCH:][-BATCH:]]))
         return self._first_within(rows, limit), self._first_within(rows[::-1], limit)
 
     def runner_up(self, low: float, high: float) -> float:
@@ -99,17 +104,24 @@ class TailScan:
 
     def _first_smallest(self, rows: np.ndarray) -> int:
         """First start of smallest D among ``rows``, by rising bound until no bound is below."""
-        best = float(np.nanmin(self._known[rows], initial=math.inf))
-        todo = rows[np.isnan(self._known[rows])]
+        known = self._known[rows]
+        new = np.isnan(known)
+        todo = rows[new]
+        best = math.inf if new.all() else float(known[~new].min())
         while True:
             todo = todo[self._bounds[todo] <= best * SLACK]
             if not len(todo):
                 return int(rows[np.flatnonzero(self._known[rows] == best)[0]])
-            order = np.argsort(self._bounds[todo], kind="stable")
-            part, todo = todo[order[:BATCH]], todo[order[BATCH:]]
+            if self._is_little(todo):
+                part, todo = todo, todo[:0]
+            else:
+                order = np.argsort(self._bounds[todo], kind="stable")
+                part, todo = todo[order[:BATCH]], todo[order[BATCH:]]
             self._compute(part)
             best = min(best, float(self._known[part].min()))
-            self._share(part, todo)
+            todo = todo[self._bounds[todo] <= best * SLACK]
+            if not self._is_little(todo):
+                self._share(part, todo)
 
     def _first_within(self, rows: np.ndarray, limit: float) -> float:
         """b of the first of ``rows`` with D <= ``limit``."""
@@ -124,6 +136,10 @@ class TailScan:
                 return float(self.slopes[part[hits[0]]])
             rows = rows[BATCH:]
             self._share(part, rows)
+
+    def _is_little(self, rows: np.ndarray) -> bool:
+        """Whether computing all of ``rows`` in full costs less than more bounds."""
+        return len(rows) * (len(self.logs) - int(rows.min(initial=len(self.logs)))) <= LITTLE
 
     def _spread(self) -> None:
         """First bounds: the maximum over a few evenly spaced k."""

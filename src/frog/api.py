@@ -325,7 +325,8 @@ def _digest(layers: Iterable[LayerReport]) -> str:
     """A digest of the measured content: names and bytes of all matrices, in order."""
     joined = hashlib.blake2b(digest_size=16)
     for layer in layers:
-        joined.update(f"{layer.name} {layer.digest}\n".encode())
+        # as a file of ours spells a name that is no Unicode: parts come from files
+        joined.update(f"{layer.name} {layer.digest}\n".encode("utf-8", "backslashreplace"))
     return joined.hexdigest()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,7 +41,7 @@ def write_csv(report: ModelReport, path: Any) -> None:
     writer.writeheader()
     for row in table:
         writer.writerow({k: _cell(v) for k, v in row.items()})
-    write_whole(text.getvalue().encode(), path)
+    write_whole(text.getvalue().encode("utf-8", "backslashreplace"), path)
 
 
 def write_parquet(report: ModelReport, path: Any) -> None:
@@ -49,9 +51,14 @@ def write_parquet(report: ModelReport, path: Any) -> None:
     import pyarrow.parquet
 
     table = rows(report)
-    columns = {name: [row.get(name) for row in table] for name in _columns(table)}
+    columns = {name: [_unicode(row.get(name)) for row in table] for name in _columns(table)}
     arrow = pyarrow.table(columns)
-    origin = {b"frog.path": report.path.encode(), b"frog.digest": report.digest.encode()}
+    origin = {
+        "frog.path": _unicode(report.path),
+        "frog.digest": report.digest,
+        "frog.version": report.frog_version,
+        "frog.settings": json.dumps(asdict(report.settings)),
+    }
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(arrow.replace_schema_metadata(origin), sink)
     write_whole(sink.getvalue().to_pybytes(), path)
@@ -100,6 +107,13 @@ def _warning(alpha: float) -> str:
 
 def _columns(table: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in table for name in row))
+
+
+def _unicode(value: Any) -> Any:
+    """A text in which what is no Unicode is spelt out; other values as they are."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def _cell(value: Any) -> Any:

@@ -120,6 +120,7 @@ def _one_blas_thread() -> Iterator[Callable[[], None]]:
     Without it the threads of one layer wait for those of another: 8 to 18 times slower on
     shared cores (benchmarks/results).
     """
+    import scipy.linalg  # noqa: F401  a BLAS that is loaded later would not be limited
     import torch
     from threadpoolctl import threadpool_limits
 

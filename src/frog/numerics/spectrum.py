@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from frog.errors import UsageError
+from frog.numerics.symmetric import add_gram, eigenvalues_in_place
 from frog.types import Loader, Spectrum
 
 SVD_LIMIT = 1 << 24
@@ -26,6 +27,9 @@ SMALL_ON_CUDA = 512
 RESOLUTION = {"gram64": 2.3e-16, "gram32": 7e-9}
 """Absolute error of an eigenvalue / (r * lambda_max). The float32 value is a measured law:
 2.7e-6 at r = 384 and 2.4e-5 at r = 4096; the float64 one is machine epsilon, a safe bound."""
+
+SMALLEST = {"gram64": 1, "gram32": 160}
+"""The law holds down to this r: below it the rounding of the sums decides, 10 float32 epsilon."""
 
 
 def spectrum(
@@ -54,9 +58,8 @@ def spectrum(
     else:
         eigenvalues = _eigenvalues_on_host(slabs, axis, dtype)
     values = np.sqrt(np.maximum(eigenvalues[::-1], 0.0, dtype=np.float64))
-    return Spectrum(
-        singular_values=values, shape=shape, method=method, resolution=RESOLUTION[method] * r
-    )
+    resolution = RESOLUTION[method] * max(r, SMALLEST[method])
+    return Spectrum(singular_values=values, shape=shape, method=method, resolution=resolution)
 
 
 def singular_values_svd(loader: Loader, shape: tuple[int, int]) -> Spectrum:
@@ -68,14 +71,14 @@ def singular_values_svd(loader: Loader, shape: tuple[int, int]) -> Spectrum:
     import scipy.linalg
 
     with np.errstate(all="ignore"):
-        values = scipy.linalg.svdvals(loader.load().astype(np.float64), check_finite=False)
+        values = np.asarray(
+            scipy.linalg.svdvals(loader.load().astype(np.float64), check_finite=False)
+        )
     resolution = (np.finfo(np.float64).eps * max(shape)) ** 2
     return Spectrum(singular_values=values, shape=shape, method="svd64", resolution=resolution)
 
 
-def singular_values_of_product(
-    up_mk: np.ndarray, down_kn: np.ndarray, scale: float
-) -> np.ndarray:
+def singular_values_of_product(up_mk: np.ndarray, down_kn: np.ndarray, scale: float) -> np.ndarray:
     """Singular values of scale * B A without forming it, shape (k,), descending.
 
     With QR decompositions B = Q_B R_B and A^T = Q_A R_A they are those of scale * R_B R_A^T,
@@ -84,38 +87,34 @@ def singular_values_of_product(
     >>> singular_values_of_product(np.array([[2.0], [0.0]]), np.array([[0.0, 3.0]]), 0.5).tolist()
     [3.0]
     """
-    r_up = np.linalg.qr(np.asarray(up_mk, dtype=np.float64), mode="r")
-    r_down = np.linalg.qr(np.asarray(down_kn, dtype=np.float64).T, mode="r")
+    r_up = np.linalg.qr(np.asarray(up_mk, dtype=np.float64)).R
+    r_down = np.linalg.qr(np.asarray(down_kn, dtype=np.float64).T).R
     return np.linalg.svd(scale * r_up @ r_down.T, compute_uv=False)
 
 
 def slab_size(r: int) -> int:
-    """Rows of one slab: enough to keep the product busy, at most 64 MiB in float64 at r = 4096."""
-    return max(r // 2, (1 << 20) // max(r, 1), 1)
+    """Rows of one slab: enough to keep the product busy, little beside the Gram matrix itself.
+
+    2 MiB in float64 up to r = 1024, where a slab fits into a core's cache, 32 MiB at r = 4096.
+    """
+    return max(r // 4, (1 << 18) // max(r, 1), 1)
 
 
 def _eigenvalues_on_host(slabs: Iterator[np.ndarray], axis: int, dtype: Any) -> np.ndarray:
-    import torch  # MKL's values-only solver leaves the interpreter free, numpy's does not
-
     gram: np.ndarray | None = None
-    product: np.ndarray | None = None
     with np.errstate(all="ignore"):
         for slab in slabs:
             block = np.ascontiguousarray(slab, dtype=dtype)
-            left, right = (block.T, block) if axis == 0 else (block, block.T)
-            # numpy sees that both factors are one array and calls syrk: half the work
             if gram is None:
-                gram = left @ right
-            else:
-                product = np.matmul(left, right, out=product)
-                gram += product
-            del block, left, right
-    del product
-    if gram is None:
-        return np.empty(0)
-    if not np.isfinite(np.trace(gram)) or not np.isfinite(gram).all():
-        return np.full(len(gram), np.nan)
-    return torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()
+                gram = np.zeros((block.shape[1 - axis],) * 2, dtype=dtype)
+            add_gram(gram, block, axis)
+            del slab, block
+        if gram is None:
+            return np.empty(0)
+        # The diagonal tells all: no entry off it is larger than the largest on it.
+        if not np.isfinite(np.trace(gram)):
+            return np.full(len(gram), np.nan)
+    return eigenvalues_in_place(gram)
 
 
 def _eigenvalues_on_device(

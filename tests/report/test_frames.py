@@ -17,10 +17,11 @@ from frog.report.frames import rows, write_csv, write_parquet
 from tests.cli.runs import weight
 from tests.conftest import shared
 
-WEIGHTWATCHER = """layer_id name D M N Q alpha alpha_weighted entropy has_esd lambda_max
-layer_type log_alpha_norm log_norm log_spectral_norm longname matrix_rank norm num_evals num_pl_spikes
-rank_loss rf sigma spectral_norm stable_rank status sv_max sv_min warning weak_rank_loss
-xmax xmin"""
+WEIGHTWATCHER = """
+    layer_id name D M N Q alpha alpha_weighted entropy has_esd lambda_max layer_type log_alpha_norm
+    log_norm log_spectral_norm longname matrix_rank norm num_evals num_pl_spikes rank_loss rf sigma
+    spectral_norm stable_rank status sv_max sv_min warning weak_rank_loss xmax xmin
+"""
 COLUMNS = WEIGHTWATCHER.split()
 FAILED_FIT = ("alpha", "D", "sigma", "xmin", "xmax", "num_pl_spikes")
 
@@ -141,7 +142,9 @@ def test_parquet_keeps_numbers_types_and_origin(plain: frog.ModelReport, tmp_pat
     assert metadata[b"frog.version"].decode() == plain.frog_version
     assert b'"estimator": "ks"' in metadata[b"frog.settings"]
     for got, row in zip(table.to_pylist(), rows(plain), strict=True):
-        assert {k: repr(v) for k, v in got.items()} == {k: repr(v) for k, v in row.items()}
+        assert set(row) <= set(got)
+        for column, value in got.items():  # a column that a row lacks is null
+            assert repr(value) == repr(row.get(column)), column
 
 
 def test_a_report_without_layers_has_empty_tables(tmp_path: Path) -> None:

@@ -22,8 +22,16 @@ TABLE_LAYERS = 60
 MARKS = {"error": ("✖", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
 SHOWN_FINDINGS = 3
 WIDE = 100
+NARROW = 76
 NAME = "layer"
 MIN_NAME = 12
+ADVERBS = {"certain": "certainly", "possible": "possibly"}
+WHY_NO_ALPHA = {
+    "too_few": "with too few eigenvalues",
+    "degenerate": "without a tail",
+    "nonfinite": "with NaN or Inf",
+    "no_optimum": "that the estimator does not fit",
+}
 TRAINED = ("trained", "possibly trained")
 
 
@@ -40,10 +48,12 @@ def summary_panel(report: ModelReport) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
-    grid.add_row("Model", _means(summary))
-    grid.add_row("Fitted", _fitted(report))
-    for row in _verdict_rows(report):
-        grid.add_row(*row)
+    for title, words in (
+        ("Model", _means(summary)),
+        ("Fitted", _fitted(report)),
+        *_verdict_rows(report),
+    ):
+        grid.add_row(title, Text(words))
     lines: list[RenderableType] = [head, "", grid]
     if report.notes:
         lines += [Text(printable(f"note: {note}"), style="dim") for note in report.notes]
@@ -57,7 +67,8 @@ def layer_table(report: ModelReport, *, sort: str | None = None, limit: int | No
                 width: int = 80) -> Table:  # fmt: skip
     """A row a measured layer; ``sort`` names a column, ``limit`` keeps the first rows.
 
-    From 100 characters on, the table also has the scale and the stable rank.
+    From 100 characters on, the table also has the scale and the stable rank; a narrow one
+    leaves out the distance and the interval.
     """
     layers = sorted(report.measured, key=lambda layer: natural(layer.name))
     if sort is not None:
@@ -66,7 +77,7 @@ def layer_table(report: ModelReport, *, sort: str | None = None, limit: int | No
             raise UnknownName("column", sort, known)
         layers.sort(key=lambda x: _last_if_nan(x.values.get(sort, math.nan)))
     shown = layers if limit is None else layers[:limit]
-    columns = COLUMNS if width >= WIDE else [c for c in COLUMNS if not c.wide]
+    columns = [column for column in COLUMNS if width >= column.least]
     cells = [[column.cell(layer) for column in columns] for layer in shown]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     taken = 0
@@ -74,7 +85,7 @@ def layer_table(report: ModelReport, *, sort: str | None = None, limit: int | No
         table.add_column(column.title, justify=column.justify, no_wrap=True)
         if column.title != NAME:
             taken += 2 + max(len(text) for text in (column.title, *(row[i].plain for row in cells)))
-    names = max(MIN_NAME, width - taken - 2)
+    names = max(MIN_NAME, width - taken)
     for row in cells:
         row[1] = Text(middle(row[1].plain, names))
         table.add_row(*row)
@@ -104,7 +115,7 @@ def _fitted(report: ModelReport) -> str:
     unfitted = Counter(
         layer.fit_status for layer in report.measured if layer.fit_status not in ("ok", "")
     )
-    words += [f"{n} {status.replace('_', ' ')}" for status, n in unfitted.items()]
+    words += [f"{n} {WHY_NO_ALPHA.get(status, status)}" for status, n in unfitted.items()]
     skipped = sum(layer.skipped is not None for layer in report.layers)
     words.append(f"{count(skipped, 'tensor')} not measured")
     return " · ".join(words)
@@ -112,14 +123,14 @@ def _fitted(report: ModelReport) -> str:
 
 def _verdict_rows(report: ModelReport) -> list[tuple[str, str]]:
     tally = Counter(
-        (verdict, finding.certainty)
+        (finding.certainty, finding.kind)
         for finding in report.findings
-        for verdict in (finding.kind,)
         if finding.severity != "error"
     )
-    words = [f"{n} {certainty}ly {kind}" for (kind, certainty), n in sorted(tally.items())]
-    words = [word.replace("possiblely", "possibly") for word in words]
-    return [("Found", " · ".join(words))] if words else []
+    # what asks for attention first, and the certain before the possible
+    order = sorted(tally, key=lambda pair: (pair[1] in TRAINED, pair[1], pair[0]))
+    words = [f"{tally[pair]} {ADVERBS.get(pair[0], pair[0])} {pair[1]}" for pair in order]
+    return [("Found", printable(" · ".join(words)))] if words else []
 
 
 def _findings(findings: Sequence[Finding]) -> RenderableType | None:
@@ -144,12 +155,12 @@ def _findings(findings: Sequence[Finding]) -> RenderableType | None:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the table: title, alignment, cell, and whether it needs a wide terminal."""
+    """One column of the table: title, alignment, cell, and the least width of the terminal."""
 
     title: str
     justify: Literal["left", "right"]
     cell: Callable[[LayerReport], Text]
-    wide: bool = False
+    least: int = 0
 
 
 def _value(name: str, digits: int = 2) -> Callable[[LayerReport], Text]:
@@ -181,11 +192,11 @@ COLUMNS = [
     Column(NAME, "left", _name),
     Column("shape", "right", lambda layer: Text(times(layer.shape))),
     Column("α", "right", _value("alpha")),
-    Column("interval", "right", _interval),
-    Column("D", "right", _value("D", 3)),
-    Column("log λ₁", "right", _value("log_spectral_norm"), wide=True),
-    Column("log‖W‖²", "right", _value("log_norm"), wide=True),
-    Column("stable rank", "right", _value("stable_rank", 1), wide=True),
+    Column("interval", "right", _interval, least=NARROW),
+    Column("D", "right", _value("D", 3), least=NARROW),
+    Column("log λ₁", "right", _value("log_spectral_norm"), least=WIDE),
+    Column("log‖W‖²", "right", _value("log_norm"), least=WIDE),
+    Column("stable rank", "right", _value("stable_rank", 1), least=WIDE),
     Column("verdict", "left", _verdict),
 ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from frog.errors import ModelError, UsageError
 from frog.metrics.cache import Cache
 from frog.metrics.measure import bare_row, measure
+from frog.numerics import symmetric
 from frog.types import FAILED, Finding, LayerReport, Settings, WeightMatrix
 
 
@@ -120,12 +121,12 @@ def _one_blas_thread() -> Iterator[Callable[[], None]]:
     Without it the threads of one layer wait for those of another: 8 to 18 times slower on
     shared cores (benchmarks/results).
     """
-    import scipy.linalg  # noqa: F401  a BLAS that is loaded later would not be limited
     import torch
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     lock = threading.Lock()
+    symmetric.load()
 
     def initialise() -> None:
         with lock:

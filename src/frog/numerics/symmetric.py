@@ -10,12 +10,19 @@ by side. Where scipy offers them in another form, ``numpy`` does the work.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import importlib.machinery
+import importlib.util
+import sys
+import threading
+from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+MODULES = ("cython_blas", "cython_lapack")
+LOADING = threading.Lock()
 LETTERS = {"float64": "d", "float32": "s"}
 NUMBERS = {"float64": ctypes.c_double, "float32": ctypes.c_float}
 LAPACK_UNTIL = 1088
@@ -94,14 +101,17 @@ def eigenvalues_in_place(gram_rr: np.ndarray) -> np.ndarray:
     return diagonal
 
 
+def load() -> None:
+    """Load the libraries now: a limit on threads holds only for those that are there."""
+    for module in MODULES:
+        _offered(module)
+
+
 @cache
 def _routine(module: str, name: str, arguments: int) -> Callable[..., Any] | None:
     """A Fortran routine as scipy passes it on to compiled code; None where it looks different."""
-    import importlib
-
-    try:
-        capsule = importlib.import_module(f"scipy.linalg.{module}").__pyx_capi__[name]
-    except (ImportError, AttributeError, KeyError):
+    capsule = _offered(module).get(name)
+    if capsule is None:
         return None
     python = ctypes.pythonapi
     python.PyCapsule_GetName.restype = ctypes.c_char_p
@@ -113,3 +123,26 @@ def _routine(module: str, name: str, arguments: int) -> Callable[..., Any] | Non
         return None  # integers of another length, say: the name of a capsule is its C type
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
     return kind(python.PyCapsule_GetPointer(capsule, signature))
+
+
+def _offered(module: str) -> Mapping[str, Any]:
+    """The routines of one module of ``scipy.linalg``, by name; none where it cannot be loaded.
+
+    Only that module is loaded: all of ``scipy.linalg`` takes 0.2 s, as long as a small model.
+    """
+    import scipy
+
+    name = f"scipy.linalg.{module}"
+    with LOADING:
+        if name not in sys.modules:
+            folder = str(Path(scipy.__file__).parent / "linalg")
+            spec = importlib.machinery.PathFinder.find_spec(name, [folder])
+            if spec is None or spec.loader is None:
+                return {}
+            try:
+                loaded = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(loaded)
+            except ImportError:
+                return {}
+            sys.modules[name] = loaded  # it must not be loaded twice
+        return getattr(sys.modules[name], "__pyx_capi__", {})

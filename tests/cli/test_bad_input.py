@@ -12,6 +12,7 @@ Rows that belong to verbs which this version does not have, to be tested with th
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -33,6 +34,7 @@ ADVICE = {  # what must be what, what was got, what to do: words that the messag
     "absent shard": ("model-00002-of-00002.safetensors", "download the missing"),
     "code in a pickle": ("model.pt", "weights"),
     "empty folder": ("empty", "holds no weights"),
+    "pipe": ("pipe.safetensors", "must be a file or a folder"),
 }
 
 
@@ -76,6 +78,9 @@ def damaged(kind: str, model: Path) -> Path:
     elif kind == "empty folder":
         (folder / "empty").mkdir()
         return folder / "empty"
+    elif kind == "pipe":
+        os.mkfifo(folder / "pipe.safetensors")
+        return folder / "pipe.safetensors"
     return model
 
 
@@ -194,6 +199,29 @@ def test_matrices_without_a_tail_have_no_alpha_and_say_why(
     summary = json.loads((tmp_path / "r.json").read_text())["summary"]
     assert summary["alpha_layers"] == 1, "a failed fit never enters a mean"
     assert summary["alpha"] == pytest.approx(found["good"]["values"]["alpha"])
+
+
+def test_a_tensor_that_cannot_be_read_is_named_and_the_others_measured(
+    model, in_process, monkeypatch
+):
+    from frog.errors import ModelError
+    from frog.metrics import schedule
+
+    measure = schedule.measure
+
+    def fail_on_one(matrix, *words, **more):
+        if "k_proj" in matrix.name:
+            raise ModelError("model.safetensors changed since it was listed: run again")
+        return measure(matrix, *words, **more)
+
+    monkeypatch.setattr(schedule, "measure", fail_on_one)
+    done = in_process("analyze", model, "--json", model.parent / "r.json")
+    assert done.code == 5
+    assert "1 layer could not be measured; everything else was" in done.err
+    shown = " ".join(done.out.split())
+    assert "k_proj.weight failed: model.safetensors changed since it was listed: run again" in shown
+    report = json.loads((model.parent / "r.json").read_text())
+    assert sum(bool(layer["values"]) for layer in report["layers"]) == 3
 
 
 def test_packed_codes_are_never_weights(tmp_path, in_process):

@@ -94,7 +94,7 @@ def test_a_model_without_matrices(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,

@@ -175,9 +175,11 @@ def analyze(  # noqa: PLR0913 - a flag is an argument here
             say(f"{progress.cached} of {progress.total} layers were in the cache")
         for path in written:
             say(f"wrote {path}")
-        _next(model, report, outputs)
     if report.failed:
         say(f"{count(len(report.failed), 'layer')} could not be measured; everything else was")
+    if format != "quiet":
+        _next(model, report, outputs)
+    if report.failed:
         raise typer.Exit(PARTIAL)
 
 
@@ -206,6 +208,8 @@ def show(report: ModelReport, *, format: str, all_layers: bool = False) -> None:
         from frog.report.terminal import TABLE_LAYERS, layer_table, summary_panel
 
         OUT.print(summary_panel(report))
+        if not report.measured:
+            return
         OUT.print()
         OUT.print(layer_table(report, limit=None if all_layers else TABLE_LAYERS, width=OUT.width))
 

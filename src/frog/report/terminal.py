@@ -57,7 +57,7 @@ def summary_panel(report: ModelReport) -> RenderableType:
     lines: list[RenderableType] = [head, "", grid]
     if report.notes:
         lines += [Text(printable(f"note: {note}"), style="dim") for note in report.notes]
-    findings = _findings(report.findings)
+    findings = _findings((*_unread(report), *report.findings))
     if findings is not None:
         lines += ["", findings]
     return Group(*lines)
@@ -108,16 +108,19 @@ def _fitted(report: ModelReport) -> str:
     summary = report.summary
     fitted = int(summary.get("layers_fitted", 0))
     averaged = int(summary.get("layers_averaged", summary.get("layers_measured", 0)))
-    words = [f"{fitted} of {averaged} matrices in the means"]
+    words = [f"{fitted} of {count(averaged, 'matrix')} in the means"]
     outside = sum(not layer.averaged for layer in report.measured)
     if outside and "layers_averaged" in summary:
         words.append(f"{outside} outside (embeddings, heads, ...)")
     unfitted = Counter(
         layer.fit_status for layer in report.measured if layer.fit_status not in ("ok", "")
     )
-    words += [f"{n} {WHY_NO_ALPHA.get(status, status)}" for status, n in unfitted.items()]
+    words += [
+        f"{n} {WHY_NO_ALPHA.get(status, printable(status))}" for status, n in unfitted.items()
+    ]
     skipped = sum(layer.skipped is not None for layer in report.layers)
-    words.append(f"{count(skipped, 'tensor')} not measured")
+    if skipped:
+        words.append(f"{count(skipped, 'tensor')} not measured")
     return " · ".join(words)
 
 
@@ -131,6 +134,23 @@ def _verdict_rows(report: ModelReport) -> list[tuple[str, str]]:
     order = sorted(tally, key=lambda pair: (pair[1] in TRAINED, pair[1], pair[0]))
     words = [f"{tally[pair]} {ADVERBS.get(pair[0], pair[0])} {pair[1]}" for pair in order]
     return [("Found", printable(" · ".join(words)))] if words else []
+
+
+def _unread(report: ModelReport) -> list[Finding]:
+    """Matrices that could not be read, in the form of findings: they belong beside them."""
+    return [
+        Finding(
+            kind="unreadable",
+            certainty="certain",
+            severity="error",
+            layer=layer.name,
+            value=math.nan,
+            threshold=math.nan,
+            text=f"{layer.name} {layer.skipped}",
+        )
+        for layer in report.failed
+        if layer.skipped is not None
+    ]
 
 
 def _findings(findings: Sequence[Finding]) -> RenderableType | None:
@@ -180,11 +200,11 @@ def _interval(layer: LayerReport) -> Text:
 def _verdict(layer: LayerReport) -> Text:
     """The verdict that asks for attention; a trailing question mark where it is only possible."""
     if layer.fit_status not in ("ok", "") and not layer.verdicts:
-        return Text(layer.fit_status.replace("_", " "), style="dim")
+        return Text(printable(layer.fit_status.replace("_", " ")), style="dim")
     notable = [verdict for verdict in layer.verdicts if verdict not in TRAINED]
     words = notable[:1] or list(layer.verdicts[:1])
     certain = [w.removeprefix("possibly ") + "?" * w.startswith("possibly ") for w in words]
-    return Text("".join(certain), style="yellow" if notable else "")
+    return Text(printable("".join(certain)), style="yellow" if notable else "")
 
 
 COLUMNS = [
@@ -202,7 +222,7 @@ COLUMNS = [
 
 
 def _dtypes(layers: Sequence[LayerReport]) -> str:
-    return ", ".join(dict.fromkeys(layer.dtype for layer in layers)) or "nothing measured"
+    return printable(", ".join(dict.fromkeys(x.dtype for x in layers))) or "nothing measured"
 
 
 def _last_if_nan(value: float) -> float:

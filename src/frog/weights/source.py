@@ -93,6 +93,8 @@ def _list_path(path: Path, shown: str | None = None) -> TensorList:
             listed = _list_folder(path)
         except OSError as error:
             raise ModelError(f"{path} cannot be read ({error}): check its permissions") from error
+    elif not path.is_file():  # a pipe would wait for a writer, for ever
+        raise ModelError(f"{path} must be a file or a folder, got a device, pipe or socket")
     elif path.name.endswith(checkpoint.INDEX):
         listed = _list_index(path)
     elif path.suffix == ".safetensors":

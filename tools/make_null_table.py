@@ -38,7 +38,7 @@ from frog.numerics.random_matrix import (
 SEED = 20261123
 TABLE = Path(__file__).parents[1] / "src/frog/numerics/null_table.npz"
 LEVELS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
-R_EDGE = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 4096)
+R_EDGE = (4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512, 1024, 4096)
 R_FIT = (28, 34, 42, 52, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 ROOT_EDGE = (1e-3, 0.08, 0.25, 0.5, 0.7, 0.9, 1.0)  # Q^(-1/2); these laws vary little with it
 ROOT_FIT = (1e-3, 0.07, 0.2, 0.35, 0.5, 0.65, 0.8, 0.93, 1.0)
@@ -47,12 +47,14 @@ ROOTS = (1e-3, 0.03, 0.07, 0.13, 0.2, 0.28, 0.36, 0.45, 0.55, 0.65, 0.75, 0.85, 
 ESTIMATORS = ("ks", "hill")  # tpl has no optimum on nearly all random matrices: no null
 EDGES = ("top_trace", "top_bulk")
 SMALLEST_BULK = 8  # fewer eigenvalues have no median to speak of
-SURFACE = (6, 4)  # degrees of the surface in ln r and Q^(-1/2)
+R_ODD = (65, 129)  # where the shift of hill at odd r is measured
+SURFACE = (6, 4)  # degrees of the surface in ln r (edges: r^(-1/3)) and Q^(-1/2)
 SYSTEMATIC = 0.005  # what the surface may be off by, beside the error of the draws
 
 
 ENOUGH_BEYOND = 3  # draws beyond a quantile, for it to count as known
-SMALLEST_STEP = 1e-4  # between the quantiles of two levels
+TABLE_ERROR = 0.004  # of a median between grid points; hill at large r spreads less than that
+SMALLEST_STEP = 1e-6  # between the quantiles of two levels
 CARRIED_ON = 0.1  # error of a quantile carried on from further in, in standard deviations
 
 
@@ -85,6 +87,7 @@ def simulate(scale: float, jobs: int) -> list[dict[str, Any]]:
         for kind, grid, roots in (
             ("edge", R_EDGE, ROOT_EDGE),
             ("fit", R_FIT, ROOT_FIT),
+            ("odd", R_ODD, ROOT_FIT),
         )
         for r in grid
         for root in roots
@@ -110,7 +113,7 @@ def simulate_cell(task: tuple[str, int, float, int]) -> dict[str, Any]:
     """Standardised quantiles of one cell: {statistic: [at LEVELS, 0.5, at 1 - LEVELS]}."""
     kind, r, root, count = task
     large = max(r, round(r / root**2))
-    rng = np.random.default_rng([SEED, EDGE_OR_FIT.index(kind), r, large])
+    rng = np.random.default_rng([SEED, KINDS.index(kind), r, large])
     numbers = simulate_edges if kind == "edge" else simulate_fits
     found = numbers((r, large), count, rng)
     quantiles = {
@@ -121,7 +124,7 @@ def simulate_cell(task: tuple[str, int, float, int]) -> dict[str, Any]:
     return {"kind": kind, "r": r, "root": root, "quantiles": quantiles}
 
 
-EDGE_OR_FIT = ("edge", "fit")
+KINDS = ("edge", "fit", "odd")
 
 
 def simulate_edges(
@@ -182,11 +185,14 @@ def make_table(cells: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             steps = round(math.log(kept[-1] / kept[0]) / math.log(R_STEP))
             table[f"r_{name}"] = np.unique(np.geomspace(kept[0], kept[-1], steps).round())
             table[name] = smooth(name, chosen, table[f"r_{name}"]).astype(np.float32)
+    table["hill_odd"] = odd_shift(cells, table["hill"], table["r_hill"])
     facts = {
         "seed": SEED,
         "min_tail": MIN_TAIL,
         "draws": {
-            f"{c['kind']} r={c['r']}": max(x[0] for x in c["quantiles"].values()) for c in cells
+            f"{c['kind']} r={c['r']}": max(x[0] for x in c["quantiles"].values())
+            for c in cells
+            if c["r"] in R_EDGE + R_FIT + R_ODD
         },
     }
     table["facts"] = np.array(json.dumps(facts))
@@ -205,9 +211,11 @@ def smooth(name: str, cells: list[dict[str, Any]], grid: np.ndarray) -> np.ndarr
     count, spread, values_cl = (
         np.array([c["quantiles"][name][i] for c in cells]) for i in range(3)
     )
-    design = basis(np.array([c["r"] for c in cells]), np.array([c["root"] for c in cells]), grid)
+    design = basis(
+        name, np.array([c["r"] for c in cells]), np.array([c["root"] for c in cells]), grid
+    )
     r_on, root_on = np.meshgrid(grid, ROOTS)
-    on_grid = basis(r_on.ravel(), root_on.ravel(), grid)
+    on_grid = basis(name, r_on.ravel(), root_on.ravel(), grid)
     found = np.empty((on_grid.shape[0], len(p)))
     at_cells = np.empty(values_cl.shape)
     middle = len(LEVELS)
@@ -232,17 +240,44 @@ def smooth(name: str, cells: list[dict[str, Any]], grid: np.ndarray) -> np.ndarr
             )
     crossing = np.diff(found, axis=1).min()
     print(f"{name}: smallest step between levels {crossing:.4f}")
+    middle_l = found[:, [middle]]
+    spread = (found[:, [p.searchsorted(0.9)]] - found[:, [p.searchsorted(0.1)]]) / 2.56
+    found = middle_l + (found - middle_l) * np.hypot(spread, TABLE_ERROR) / spread
     rising = SMALLEST_STEP * np.arange(len(p))  # strictly, so that a value has one percentile
     found = np.maximum.accumulate(found - rising, axis=1) + rising
     return found.reshape(len(ROOTS), len(grid), len(p))
 
 
-def basis(r: np.ndarray, root: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Products of Chebyshev polynomials of ln r and Q^(-1/2), both scaled to -1..1."""
-    low, high = math.log(grid[0]), math.log(grid[-1])
-    x = np.polynomial.chebyshev.chebvander(2 * (np.log(r) - low) / (high - low) - 1, SURFACE[0])
-    y = np.polynomial.chebyshev.chebvander(2 * root - 1, SURFACE[1])
-    return (x[:, :, None] * y[:, None, :]).reshape(len(r), -1)
+def basis(name: str, r: np.ndarray, root: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Products of Chebyshev polynomials of a function of r and of Q^(-1/2), scaled to -1..1.
+
+    The laws of the largest eigenvalue have a limit and come to it in powers of r^(-1/3).
+    """
+    power = -1 / 3 if name in EDGES else 0
+    x, ends = ((v**power if power else np.log(v)) for v in (np.asarray(r, float), grid[[0, -1]]))
+    scaled = 2 * (x - ends[0]) / (ends[1] - ends[0]) - 1
+    x_terms = np.polynomial.chebyshev.chebvander(scaled, SURFACE[0])
+    y_terms = np.polynomial.chebyshev.chebvander(2 * root - 1, SURFACE[1])
+    return (x_terms[:, :, None] * y_terms[:, None, :]).reshape(len(r), -1)
+
+
+def odd_shift(cells: list[dict[str, Any]], hill: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """r times what odd r adds to the median of ``hill``, at the ROOTS: (Q,).
+
+    The tail starts at index floor(r / 2): just above the median for even r, on it for odd r.
+    """
+    shifts: dict[float, list[float]] = {}
+    for cell in cells:
+        if cell["kind"] != "odd":
+            continue
+        r, root = cell["r"], cell["root"]
+        over_r = [np.interp(math.log(r), np.log(grid), row) for row in hill[:, :, len(LEVELS)]]
+        even = np.interp(root, ROOTS, over_r)
+        median = cell["quantiles"]["hill"][2][len(LEVELS)]
+        shifts.setdefault(root, []).append(r * (median - float(even)))
+    print("hill, odd r:", {root: [round(x, 2) for x in both] for root, both in shifts.items()})
+    known = sorted(shifts)
+    return np.interp(ROOTS, known, [float(np.mean(shifts[root])) for root in known])
 
 
 if __name__ == "__main__":

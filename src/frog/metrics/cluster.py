@@ -6,7 +6,9 @@ What travels is names and results: a handle holds a mapped file, which means not
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,8 +61,7 @@ def measure_on_cluster(
     opening = Opening(listing=listing, arguments=arguments, run=uuid.uuid4().hex)
     started = not ray.is_initialized()
     if started:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        _start(ray)
     flying: list[Any] = []
     try:
         task = ray.remote(num_cpus=1)(_measure_there)
@@ -89,6 +90,15 @@ def _ray() -> Any:
     except ModuleNotFoundError:
         raise MissingPackage("ray", "cluster") from None
     return ray
+
+
+def _start(ray: Any) -> None:
+    """Join or start a cluster, silently; Ray's answer to SIGTERM would end us without a word."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _result(ray: Any, reference: Any) -> Measured:

@@ -174,8 +174,10 @@ def check(settings: Settings) -> None:
         raise UsageError(f"compat mode fits by 'ks' only, got estimator {settings.estimator!r}")
     if settings.min_evals < 2:
         raise UsageError(f"min_evals must be at least 2, got {settings.min_evals}")
-    if settings.bootstrap is not None and settings.bootstrap != 0 and settings.bootstrap < 20:
-        raise UsageError(f"bootstrap must be 0 or at least 20, got {settings.bootstrap}")
+    for name in ("bootstrap", "goodness"):
+        draws = getattr(settings, name)
+        if draws != 0 and draws < 20:
+            raise UsageError(f"{name} must be 0 or at least 20, got {draws}")
 
 
 def device_of(name: str) -> str:

@@ -205,13 +205,6 @@ class PowerLawFit:
         """Whether alpha is a number."""
         return self.status is FitStatus.OK
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The bootstrap interval where there is one, else the stability band."""
-        if math.isnan(self.low):
-            return self.band_low, self.band_high
-        return self.low, self.high
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NullLook:
@@ -238,14 +231,19 @@ class NullLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that a measured number depends on; stored with every report."""
+    """Everything that a measured number depends on; stored with every report.
+
+    ``bootstrap`` is the number of resamples for the interval of each alpha, ``goodness`` that of
+    synthetic samples for its goodness of fit; 0 means none.
+    """
 
     estimator: str = "ks"
     window: str = "full"
     precision: str = "exact"
     compat: str | None = None
     min_evals: int = 50
-    bootstrap: int | None = None
+    bootstrap: int = 200
+    goodness: int = 0
     seed: int = 0
     curves: bool = True
     save_spectra: bool = False

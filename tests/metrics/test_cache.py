@@ -72,6 +72,7 @@ OTHER_SETTINGS = {
     "compat": "weightwatcher",
     "min_evals": 40,
     "bootstrap": 0,
+    "goodness": 20,
     "seed": 1,
     "curves": False,
     "save_spectra": True,

@@ -114,12 +114,21 @@ def test_spectra_are_kept_on_request() -> None:
     assert len(row.spectrum) == 70
 
 
-def test_bootstrap_comes_by_itself_only_where_it_decides() -> None:
-    clear = planted((500, 400), np.sort(np.random.default_rng(0).pareto(2.0, 400) + 1)[::-1])
-    row, _ = measure(handle(clear), Settings())
-    assert row.values["alpha_low"] == row.values["alpha_band_low"]
-    asked, _ = measure(handle(clear), Settings(bootstrap=50))
-    assert asked.values["alpha_high"] != asked.values["alpha_band_high"]
+def test_what_is_drawn_is_drawn_by_the_seed_and_only_when_asked() -> None:
+    array = planted((500, 400), np.sort(np.random.default_rng(0).pareto(2.0, 400) + 1)[::-1])
+    plain = measure(handle(array), QUICK)[0].values
+    assert math.isnan(plain["alpha_low"])
+    assert math.isnan(plain["goodness"])
+    drawn = Settings(bootstrap=50, goodness=40)
+    first, again = (measure(handle(array), drawn)[0].values for _ in range(2))
+    other = measure(handle(array), Settings(bootstrap=50, goodness=40, seed=1))[0].values
+    assert first["alpha_low"] < first["alpha"] < first["alpha_high"]
+    assert 0.0 <= first["goodness"] <= 1.0
+    assert (first["alpha_low"], first["goodness"]) == (again["alpha_low"], again["goodness"])
+    assert first["alpha_low"] != other["alpha_low"]
+    assert {k: first[k] for k in ("alpha", "D", "sigma")} == {
+        k: plain[k] for k in ("alpha", "D", "sigma")
+    }
 
 
 def test_alpha_hat_and_alpha_norm_by_their_formulas() -> None:

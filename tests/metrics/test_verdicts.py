@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from frog.metrics.verdicts import bounds_to_settle, judge
+from frog.metrics.verdicts import judge
 from frog.types import FitStatus, NullLook, PowerLawFit, Settings
 
 FIT = PowerLawFit(
@@ -29,7 +29,7 @@ def null(*, stable_rank=95.0, spikes=0.0, alpha=8.0):
 
 
 def fit(alpha, low, high):
-    return replace(FIT, alpha=alpha, band_low=low, band_high=high)
+    return replace(FIT, alpha=alpha, low=low, high=high)
 
 
 @pytest.mark.parametrize(
@@ -115,35 +115,19 @@ def test_thresholds_belong_to_ks_on_the_full_window(estimator, settings):
     other = replace(fit(1.2, 1.1, 1.3), estimator=estimator)
     words, _ = judge("x", other, null(stable_rank=40.0), settings)
     assert words == ("trained",)
-    assert bounds_to_settle(replace(other, band_low=1.0, band_high=9.0), settings) == ()
 
 
-def test_bootstrap_interval_goes_before_the_band():
-    layer_fit = replace(fit(7.0, 6.5, 8.0), low=4.0, high=9.0)
+def test_the_band_makes_nothing_certain():
+    layer_fit = replace(FIT, alpha=7.0, band_low=6.5, band_high=8.0)
     words, _ = judge("x", layer_fit, null(stable_rank=40.0), Settings())
     assert words == ("trained", "possibly over-parameterised")
 
 
 def test_an_interval_that_is_missing_is_never_certain():
-    layer_fit = replace(FIT, alpha=7.0, band_low=math.nan, band_high=math.nan)
+    layer_fit = replace(FIT, alpha=7.0, low=math.nan, high=math.nan)
     words, findings = judge("x", layer_fit, null(stable_rank=40.0), Settings())
     assert words == ("trained", "possibly over-parameterised")
     assert "nan" not in findings[1].text
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "bounds"),
-    [
-        (2.5, 5.0, ()),
-        (1.5, 2.5, (2.0,)),
-        (5.0, 9.0, (6.0,)),
-        (1.0, 9.0, (2.0, 6.0)),
-        (7.0, 9.0, ()),
-    ],
-)
-def test_bounds_to_settle(low, high, bounds):
-    assert bounds_to_settle(fit(4.0, low, high), Settings()) == bounds
-    assert bounds_to_settle(NO_FIT, Settings()) == ()
 
 
 def test_text_of_a_trained_layer():

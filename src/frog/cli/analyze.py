@@ -109,13 +109,13 @@ def analyze(  # noqa: PLR0913 - a flag is an argument here
         str | None, typer.Option(help="weightwatcher: its numbers to the digit.")
     ] = None,
     bootstrap: Annotated[
-        int | None,
-        typer.Option(
-            help="Resamples for alpha's interval; 0: none. Default: 200 where it decides."
-        ),
-    ] = None,
+        int, typer.Option(help="Resamples for alpha's 95 % interval; 0: none.")
+    ] = 200,
+    goodness: Annotated[
+        int, typer.Option(help="Synthetic samples for alpha's goodness of fit; 0: none.")
+    ] = 0,
     min_evals: Annotated[int, typer.Option(help="Fewest eigenvalues that are fitted.")] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
     save_spectra: Annotated[
         bool, typer.Option(help="Keep every singular value in the JSON.")
     ] = False,
@@ -142,6 +142,7 @@ def analyze(  # noqa: PLR0913 - a flag is an argument here
         compat=compat,
         min_evals=min_evals,
         bootstrap=bootstrap,
+        goodness=goodness,
         seed=seed,
         save_spectra=save_spectra,
     )

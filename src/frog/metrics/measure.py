@@ -10,7 +10,7 @@ import numpy as np
 
 from frog.metrics.probe import Probe, require_matrix
 from frog.metrics.registry import METRICS
-from frog.metrics.verdicts import bounds_to_settle, judge
+from frog.metrics.verdicts import judge
 from frog.metrics.weightwatcher import measure_as_weightwatcher, why_skipped
 from frog.numerics.random_matrix import bulk_edge, looks
 from frog.types import (
@@ -23,7 +23,6 @@ from frog.types import (
     WeightMatrix,
 )
 
-AUTO_RESAMPLES = 200
 CURVE_POINTS = 256
 CURVE_TAIL = 128
 
@@ -44,7 +43,7 @@ def measure(
         values, fit = measure_as_weightwatcher(probe)
         row = replace(bare, values=values)
     else:
-        fit = probe.fit = settle(probe.eigenvalues, probe.fit, settings)
+        fit = probe.fit = settle(probe.eigenvalues, probe.fit, settings, matrix.shape)
         values = {name: metric(probe) for name, metric in METRICS.items()}
         null = looks(probe.eigenvalues, matrix.shape, fit)
         verdicts, findings = judge(matrix.name, fit, null, settings)
@@ -61,18 +60,20 @@ def measure(
     ), findings
 
 
-def settle(eigenvalues: np.ndarray, fit: PowerLawFit, settings: Settings) -> PowerLawFit:
-    """Add the bootstrap interval: when asked for, or when the band crosses a threshold."""
-    if not fit.ok or settings.bootstrap == 0:
+def settle(
+    eigenvalues: np.ndarray, fit: PowerLawFit, settings: Settings, shape: tuple[int, int]
+) -> PowerLawFit:
+    """Add to a fit what is drawn: the bootstrap interval and the goodness of fit."""
+    if not fit.ok:
         return fit
-    resamples = settings.bootstrap
-    if resamples is None:
-        if not bounds_to_settle(fit, settings):
-            return fit
-        resamples = AUTO_RESAMPLES
-    from frog.numerics.resampling import bootstrap
+    from frog.numerics.resampling import bootstrap, goodness_of_fit
 
-    return bootstrap(eigenvalues, fit, resamples=resamples, seed=settings.seed)
+    seed = settings.seed
+    if settings.bootstrap:
+        fit = bootstrap(eigenvalues, fit, resamples=settings.bootstrap, seed=seed, shape=shape)
+    if settings.goodness:
+        fit = goodness_of_fit(eigenvalues, fit, samples=settings.goodness, seed=seed, shape=shape)
+    return fit
 
 
 def skipped_row(tensor: SkippedTensor) -> LayerReport:

@@ -9,6 +9,8 @@ import numpy as np
 
 from frog.types import LayerReport
 
+Summary = dict[str, int | float]
+
 AVERAGED = (
     "alpha",
     "alpha_weighted",
@@ -21,7 +23,7 @@ AVERAGED = (
 WEIGHTWATCHER_FAILED = -1.0
 
 
-def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> dict[str, int | float]:
+def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> Summary:
     """Plain, median and parameter-weighted means, each over the layers that have the number.
 
     Embeddings and heads stay outside. In compat mode all rows enter, as in WeightWatcher's
@@ -32,7 +34,7 @@ def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> di
     if compat == "weightwatcher":
         return _weightwatcher(measured)
     averaged = [x for x in measured if x.averaged]
-    summary: dict[str, int | float] = {}
+    summary: Summary = {}
     for name in AVERAGED:
         pairs = [(x.values.get(name, math.nan), x.params) for x in averaged]
         pairs = [(value, params) for value, params in pairs if not math.isnan(value)]
@@ -55,8 +57,8 @@ def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> di
     return summary
 
 
-def _weightwatcher(measured: Sequence[LayerReport]) -> dict[str, int | float]:
-    summary: dict[str, int | float] = {}
+def _weightwatcher(measured: Sequence[LayerReport]) -> Summary:
+    summary: Summary = {}
     for name in AVERAGED:
         values = [x.values.get(name, math.nan) for x in measured]
         values = [WEIGHTWATCHER_FAILED if math.isnan(v) else v for v in values]

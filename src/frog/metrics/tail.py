@@ -19,16 +19,16 @@ def alpha(probe: Probe) -> float:
     return probe.fit.alpha
 
 
-@metric("alpha_low", symbol="α₋", better="none", degree=0, source="FROG definitions")
+@metric("alpha_low", symbol="α₋", better="none", degree=0, source="design note 002")
 def alpha_low(probe: Probe) -> float:
-    """Lower end of alpha's interval: bootstrap where one was drawn, else stability band."""
-    return probe.fit.interval[0]
+    """Lower end of alpha's 95 % bootstrap interval, xmin chosen anew in every resample."""
+    return probe.fit.low
 
 
-@metric("alpha_high", symbol="α₊", better="none", degree=0, source="FROG definitions")
+@metric("alpha_high", symbol="α₊", better="none", degree=0, source="design note 002")
 def alpha_high(probe: Probe) -> float:
-    """Upper end of alpha's interval: bootstrap where one was drawn, else stability band."""
-    return probe.fit.interval[1]
+    """Upper end of alpha's 95 % bootstrap interval, xmin chosen anew in every resample."""
+    return probe.fit.high
 
 
 @metric("alpha_band_low", symbol="α (D ≤ 1.1 D₀), min", better="none", degree=0, source="FROG")

@@ -32,8 +32,10 @@ def judge(
     when only on the other side. ``untrained`` and ``over-parameterised``: no look can tell the
     layer from a random matrix (one too small for a fit: only possibly ``untrained``).
     ``over-parameterised`` also when alpha > 6, ``over-trained`` when alpha < 2: certain when the
-    interval of alpha lies wholly beyond; ``over-trained`` is only possible where random matrices
-    of the shape have such an alpha too. Without looks and without a fit there is no verdict.
+    bootstrap interval of alpha lies wholly beyond (the stability band holds the truth in one of
+    six cases and makes nothing certain: docs/design-notes/002); ``over-trained`` is only possible
+    where random matrices of the shape have such an alpha too. Without looks and without a fit
+    there is no verdict.
 
     >>> look = NullLook(name="stable_rank", value=9.0, percentile=0.0, low=90.0, high=99.0)
     >>> from frog.types import FitStatus
@@ -50,22 +52,6 @@ def judge(
         prefix = "possibly " if finding.certainty == "possible" else ""
         words += [prefix + kind for kind in _words_of(finding)]
     return tuple(words), tuple(found)
-
-
-def bounds_to_settle(fit: PowerLawFit, settings: Settings) -> tuple[float, ...]:
-    """The thresholds that the stability band of alpha crosses: a bootstrap would tell.
-
-    >>> from frog.types import FitStatus
-    >>> fit = PowerLawFit(
-    ...     estimator="ks", status=FitStatus.OK, alpha=5.0, band_low=4.0, band_high=7.0
-    ... )
-    >>> bounds_to_settle(fit, Settings())
-    (6.0,)
-    """
-    if not _thresholds_hold(fit, settings):
-        return ()
-    bounds = (OVER_TRAINED, OVER_PARAMETERISED)
-    return tuple(bound for bound in bounds if fit.band_low <= bound <= fit.band_high)
 
 
 # ----------------------------------------------------------------------- from the looks
@@ -149,7 +135,7 @@ def _thresholds_hold(fit: PowerLawFit, settings: Settings) -> bool:
 
 
 def _from_alpha(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> list[Finding]:
-    low, high = fit.interval
+    low, high = fit.low, fit.high
     look = null.get("alpha")
     as_random = look is not None and not look.outside
     if fit.alpha > OVER_PARAMETERISED:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from frog.metrics import schedule
 from frog.metrics.schedule import Measured, cost, measure_all
 from frog.types import LayerReport, Settings, WeightMatrix
 from tests.cli.runs import weight
-from tests.matrices import handle
+from tests.matrices import ArrayLoader, handle
 
 
 def handles(count: int) -> list[WeightMatrix]:
@@ -129,3 +131,22 @@ def test_callbacks_see_all_costs_then_each_layer() -> None:
     assert isinstance(seen[0], dict)
     assert set(seen[0]) == set(model) == set(seen[1:])
     assert all(cost > 0 for cost in seen[0].values())
+
+
+def test_two_probes_measure_at_the_same_time() -> None:
+    """A lock that all probes share would run the layers one after the other."""
+    together = threading.Barrier(2, timeout=20)
+
+    class Meeting(ArrayLoader):
+        def blocks(self, axis: int, size: int) -> Iterator[np.ndarray]:
+            together.wait()
+            yield from super().blocks(axis, size)
+
+    rng = np.random.default_rng(0)
+    matrices = []
+    for name in ("a", "b"):
+        array = rng.standard_normal((70, 60))
+        matrices.append(replace(handle(array, name), loader=Meeting(array)))
+    settings = Settings(bootstrap=0)
+    done = list(measure_all(matrices, settings, jobs=2, device="cpu", cache=None))
+    assert sorted(measured.layer.name for measured in done) == ["a", "b"]

@@ -12,6 +12,7 @@ from frog.metrics.probe import Probe, require_matrix
 from frog.metrics.registry import METRICS
 from frog.metrics.verdicts import judge
 from frog.metrics.weightwatcher import measure_as_weightwatcher, why_skipped
+from frog.numerics.null_table import beyond_table
 from frog.numerics.random_matrix import bulk_edge, looks
 from frog.types import (
     Finding,
@@ -45,7 +46,9 @@ def measure(
     else:
         fit = probe.fit = settle(probe.eigenvalues, probe.fit, settings, matrix.shape)
         values = {name: metric(probe) for name, metric in METRICS.items()}
-        null = looks(probe.eigenvalues, matrix.shape, fit)
+        null = looks(probe.eigenvalues, matrix.shape, fit, window=settings.window)
+        if "alpha" in null and beyond_table(settings.estimator, matrix.shape):
+            probe.notes.append("the null of alpha is extrapolated: the table ends at r = 4096")
         verdicts, findings = judge(matrix.name, fit, null, settings)
         row = replace(bare, values=values, null=null, verdicts=verdicts)
     if fit.status is FitStatus.NONFINITE:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -24,6 +25,38 @@ FAST_TAIL_ERROR = 1e-2
 """The same for ``precision="fast"``: alpha then is right to 1e-3."""
 
 
+T = TypeVar("T")
+
+
+class lazy(Generic[T]):
+    """A value that is computed at its first use.
+
+    ``functools.cached_property`` holds one lock for all instances in Python 3.11: two layers
+    were never measured at the same time.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, probe: None, owner: type) -> lazy[T]: ...
+    @overload
+    def __get__(self, probe: object, owner: type) -> T: ...
+    def __get__(self, probe: object | None, owner: type) -> lazy[T] | T:
+        if probe is None:
+            return self
+        if self.name not in probe.__dict__:
+            probe.__dict__[self.name] = self.function(probe)
+        return probe.__dict__[self.name]
+
+    def __set__(self, probe: object, value: T) -> None:
+        probe.__dict__[self.name] = value
+
+
 class Probe:
     """Lazily measures one matrix; made for one pass and then dropped."""
 
@@ -38,27 +71,27 @@ class Probe:
         """(m, n) of the matrix."""
         return self.matrix.shape
 
-    @cached_property
+    @lazy
     def spectrum(self) -> Spectrum:
         """The singular values, at the resolution that the fit turned out to need."""
         return self._measured[0]
 
-    @cached_property
+    @lazy
     def fit(self) -> PowerLawFit:
         """The power law of the tail, with standard error, band and leave-top-out."""
         return self._measured[1]
 
-    @cached_property
+    @lazy
     def eigenvalues(self) -> np.ndarray:
         """Squared singular values, descending, float64, shape (r,)."""
         return self.spectrum.eigenvalues
 
-    @cached_property
+    @lazy
     def finite(self) -> bool:
         """Whether every entry of the matrix is a finite number."""
         return bool(np.isfinite(self.spectrum.singular_values).all())
 
-    @cached_property
+    @lazy
     def resolved(self) -> bool:
         """Whether the smallest eigenvalue stands above the error of the largest one."""
         values = self.eigenvalues
@@ -71,7 +104,7 @@ class Probe:
         slabs = self.matrix.loader.blocks(0, max(1, (1 << 22) // max(self.shape[1], 1)))
         return sum(int(slab.size - np.isfinite(slab).sum()) for slab in slabs)
 
-    @cached_property
+    @lazy
     def _measured(self) -> tuple[Spectrum, PowerLawFit]:
         factors = getattr(self.matrix.loader, "factors", None)
         if factors is not None:

@@ -64,7 +64,8 @@ def finding_to_dict(finding: Finding) -> dict[str, Any]:
 def report_from_json(text: str | bytes, origin: str) -> ModelReport:
     """Parse and validate a report file; ``origin`` names it in errors."""
     try:
-        return report_from_dict(json.loads(text, parse_constant=_refuse_constant), origin)
+        data = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return report_from_dict(data, origin)
     except ReportError:
         raise
     except (ValueError, RecursionError) as error:
@@ -191,6 +192,14 @@ def _curve(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {key: _numbers(_number(item)) for key, item in value.items()}
+
+
+def _finite(text: str) -> float:
+    """A number that float64 can hold: 1e999 would come back as infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is beyond the range of numbers")
+    return value
 
 
 def _refuse_constant(word: str) -> None:

@@ -80,7 +80,7 @@ def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
     settings, run = settings or Settings(), run or Run()
     check(settings)
     compat = settings.compat == "weightwatcher"
-    listed = catalogue(list_tensors(model, base=base), include_positions=compat)
+    listed = catalogue(list_tensors(model, base=base), as_weightwatcher=compat)
     listed = _restrict(listed, include, exclude)
     matrices = list(listed.matrices)
     if run.shard is not None:
@@ -197,7 +197,7 @@ def device_of(name: str) -> str:
 
 def matrices_of(path: str, base: str | None, compat: bool) -> dict[str, WeightMatrix]:
     """The matrices of a model by name: what every node of a cluster calls for itself."""
-    listed = catalogue(list_tensors(path, base=base), include_positions=compat)
+    listed = catalogue(list_tensors(path, base=base), as_weightwatcher=compat)
     return {matrix.name: matrix for matrix in listed.matrices}
 
 

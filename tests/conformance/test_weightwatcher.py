@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import frog
@@ -60,3 +61,23 @@ def test_minilm_summary(minilm: Path) -> None:
     assert summary["alpha"] == pytest.approx(4.117094457966125, rel=1e-9)
     assert summary["alpha_weighted"] == pytest.approx(5.064799796709486, rel=1e-9)
     assert summary["log_norm"] == pytest.approx(2.930734507678576, rel=1e-9)
+
+
+def test_fused_tensors_are_one_matrix_as_in_weightwatcher() -> None:
+    rng = np.random.default_rng(0)
+    state = {
+        "transformer.h.0.attn.c_attn.weight": rng.standard_normal((64, 192)),
+        "transformer.wpe.weight": rng.standard_normal((100, 64)),
+        "blocks.0.mlp.experts.gate_up_proj": rng.standard_normal((2, 64, 128)),
+    }
+    whole = frog.analyze(state, frog.Settings(compat="weightwatcher"))
+    assert {x.name: x.shape for x in whole.measured} == {
+        "transformer.h.0.attn.c_attn.weight": (64, 192),
+        "transformer.wpe.weight": (100, 64),
+    }
+    truth = np.linalg.svd(state["transformer.h.0.attn.c_attn.weight"], compute_uv=False)
+    fused = next(x for x in whole.measured if "c_attn" in x.name)
+    assert fused.values["sv_min"] == pytest.approx(truth[-1], rel=1e-9)
+    split = frog.analyze(state, frog.Settings(bootstrap=0))
+    assert "transformer.h.0.attn.c_attn.weight[k]" in {x.name for x in split.measured}
+    assert sum(x.params for x in whole.layers) == sum(x.params for x in split.layers)

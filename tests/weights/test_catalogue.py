@@ -133,7 +133,7 @@ def test_positions_on_request():
         "embeddings.token_type_embeddings.weight": (2, 8),
         "pos_embed": (1, 16, 8),
     }
-    plain, full = listed(shapes), listed(shapes, include_positions=True)
+    plain, full = listed(shapes), listed(shapes, as_weightwatcher=True)
     assert len(plain.matrices) == 2 and len(full.matrices) == 3
     assert roles_of(full)["embeddings.position_embeddings.weight"] == "position"
     assert not any(matrix.averaged for matrix in full.matrices)

@@ -24,7 +24,11 @@ SMALL_VALUES_ERROR = 1e-8
 
 
 def why_skipped(matrix: WeightMatrix) -> str | None:
-    """WeightWatcher's reason for leaving a matrix out, or None."""
+    """WeightWatcher's reason for leaving a matrix out, or ours for not doing as it does."""
+    if matrix.kind in ("conv1d", "conv3d"):
+        return "WeightWatcher's reading of 1-D and 3-D kernels is not reproduced"
+    if matrix.kind != "adapter" and matrix.tensor.rsplit(".", 1)[-1] != "weight":
+        return "WeightWatcher reads only parameters that are called weight"
     count = min(_slice_shape(matrix)) * _kernel_size(matrix)
     if count < MIN_EVALS:
         return f"WeightWatcher skips fewer than {MIN_EVALS} eigenvalues: {count}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from frog.errors import FrogError
-from frog.numerics.views import view_shape
+from frog.numerics.views import plain, view_shape
 from frog.types import Catalogue, SkippedTensor, WeightMatrix
 from frog.weights import name_table, roles
 from frog.weights.layouts import Context
@@ -15,11 +15,11 @@ from frog.weights.loader import ProductLoader, ViewLoader
 from frog.weights.stored import AdapterPair, StoredTensor, TensorList
 
 
-def catalogue(tensors: TensorList, *, include_positions: bool = False) -> Catalogue:
+def catalogue(tensors: TensorList, *, as_weightwatcher: bool = False) -> Catalogue:
     """All matrices of a source, as handles, and all that is not measured, with the reason.
 
-    ``include_positions`` measures 2-D tables of positions too, as WeightWatcher does. Nothing
-    is read here but names and shapes.
+    ``as_weightwatcher`` measures 2-D tables of positions too, and fused 2-D tensors whole.
+    Nothing is read here but names and shapes.
     """
     listed = tensors.tensors
     context = Context(
@@ -35,8 +35,10 @@ def catalogue(tensors: TensorList, *, include_positions: bool = False) -> Catalo
             context,
             dtype=tensor.dtype if tensor.unsupported is None else "",
             owner=tensor.owner,
-            include_positions=include_positions,
+            include_positions=as_weightwatcher,
         )
+        if as_weightwatcher and len(tensor.shape) == 2 and len(reading.parts) > 1:
+            reading = _joined(reading, tensor.shape)
         block = depth(tensor.name)
         if tensor.unsupported is not None or not reading.parts:
             skipped.append(_skipped(tensor, reading, block))
@@ -58,6 +60,13 @@ def catalogue(tensors: TensorList, *, include_positions: bool = False) -> Catalo
         config=tensors.config,
         notes=notes,
     )
+
+
+def _joined(reading: roles.Reading, shape: tuple[int, ...]) -> roles.Reading:
+    """The reading of a fused tensor as one matrix, in the role of its parts where they agree."""
+    names = dict.fromkeys(part.role for part in reading.parts)
+    whole = replace(reading.parts[0], view=plain(shape), suffix="", role="+".join(names))
+    return replace(reading, parts=(whole,))
 
 
 def _matrices(

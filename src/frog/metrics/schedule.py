@@ -49,11 +49,12 @@ def measure_all(
     if jobs < 1:
         raise UsageError(f"jobs must be at least 1, got {jobs}")
     order = sorted(matrices, key=cost, reverse=True)
+    jobs = min(jobs, len(order))
 
     def one(matrix: WeightMatrix) -> Measured:
         return measure_cached(matrix, settings, device=device, cache=cache)
 
-    if jobs == 1:
+    if jobs <= 1:  # alone, a layer may use all BLAS threads
         yield from map(one, order)
         return
     with _one_blas_thread() as initialise:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-
-import numpy as np
+from statistics import fmean, median
 
 from frog.types import LayerReport
 
@@ -42,11 +41,9 @@ def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> Su
         summary[name] = _mean(values)
         summary[f"{name}_layers"] = len(values)
         if name in ("alpha", "alpha_weighted"):
-            summary[f"{name}_median"] = float(np.median(values)) if values else math.nan
+            summary[f"{name}_median"] = median(values) if values else math.nan
             weights = [params for _, params in pairs]
-            summary[f"{name}_by_params"] = (
-                float(np.average(values, weights=weights)) if values else math.nan
-            )
+            summary[f"{name}_by_params"] = fmean(values, weights) if values else math.nan
     alphas = [x.values.get("alpha", math.nan) for x in averaged]
     summary["layers_fitted"] = sum(not math.isnan(a) for a in alphas)
     summary["layers_averaged"] = len(averaged)
@@ -69,4 +66,4 @@ def _weightwatcher(measured: Sequence[LayerReport]) -> Summary:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+    return fmean(values) if values else math.nan

@@ -1,8 +1,9 @@
 """Make an environment that runs FROG, and print its Python: `python3 tools/set_up.py dev`.
 
 Uses the environment that is active (a venv or conda one); else makes `.venv` beside this folder,
-which also sees the packages of the system. The tested versions stand in constraints.txt. A torch
-that is there already and fits is kept: its line is taken out of the constraints.
+which sees the packages of the system only where a torch is among them that fits. The tested
+versions stand in constraints.txt. A torch that is there already and fits is kept: its line is
+taken out of the constraints.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def environment() -> str:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         say("making .venv")
-        run([sys.executable, "-m", "venv", "--system-site-packages", str(folder)])
+        fits = (installed_torch(sys.executable) or (0, 0)) >= TORCH_AT_LEAST
+        run([sys.executable, "-m", "venv", *["--system-site-packages"] * fits, str(folder)])
     return str(python)
 
 

@@ -30,6 +30,7 @@ from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
 
 ESTIMATORS = ("ks", "hill", "tpl")
+WINDOWS = ("full",)
 PRECISIONS = ("exact", "fast")
 COMPATS = ("weightwatcher",)
 
@@ -166,6 +167,8 @@ def check(settings: Settings) -> None:
     """Raise :class:`~frog.errors.UsageError` for a setting that is out of range."""
     if settings.estimator not in ESTIMATORS:
         raise UnknownName("estimator", settings.estimator, ESTIMATORS)
+    if settings.window not in WINDOWS:
+        raise UnknownName("window", settings.window, WINDOWS)
     if settings.precision not in PRECISIONS:
         raise UnknownName("precision", settings.precision, PRECISIONS)
     if settings.compat is not None and settings.compat not in COMPATS:
@@ -283,9 +286,11 @@ def _restrict(listed: Catalogue, include: str | None, exclude: str | None) -> Ca
         else:
             kept.append(matrix)
     if (include or exclude) and not kept:
-        names = ", ".join(m.name for m in listed.matrices[:5])
+        names = ", ".join(m.name for m in listed.matrices[:3])
+        flags = {"--include": include, "--exclude": exclude}
+        given = " with ".join(f"{flag} {text!r}" for flag, text in flags.items() if text)
         raise UsageError(
-            f"--include {include!r} --exclude {exclude!r} leave no matrix of "
+            f"{given} leaves no matrix of "
             f"{len(listed.matrices)}; the first names are {names}; frog inspect lists all"
         )
     return replace(listed, matrices=tuple(kept), skipped=(*listed.skipped, *left_out))

@@ -12,6 +12,7 @@ from frog.cli.options import Format
 from frog.errors import UnknownName
 
 KINDS = ("metrics",)
+WIDE = 120
 
 
 def list_names(
@@ -31,11 +32,12 @@ def list_names(
     from rich.table import Table
     from rich.text import Text
 
+    columns = ["name", "symbol", "meaning", "source"]
+    if OUT.width < WIDE:  # the source is in the JSON and in the docs
+        columns.remove("source")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "symbol", "meaning", "source"):
-        table.add_column(column, no_wrap=column == "name")
+    for column in columns:
+        table.add_column(column, no_wrap=column != "meaning")
     for fact in facts:
-        table.add_row(
-            *(Text(str(fact[column])) for column in ("name", "symbol", "meaning", "source"))
-        )
+        table.add_row(*(Text(str(fact[column])) for column in columns))
     OUT.print(table)

@@ -264,7 +264,7 @@ WRONG_USE = {
     "regex": (["--include", "("], ("--include", "regular expression", "'('")),
     "regex 2": (["--exclude", "*a"], ("--exclude", "regular expression")),
     "regex matching nothing": (["--include", "no_such"], ("no_such", "attn.k_proj", "inspect")),
-    "regex excluding all": (["--exclude", "."], ("leave no matrix",)),
+    "regex excluding all": (["--exclude", "."], ("leaves no matrix",)),
     "shard word": (["--shard", "half"], ("i/n", "1/4", "'half'")),
     "shard range": (["--shard", "3/2"], ("1 <= i <= n", "3/2")),
     "shard zero": (["--shard", "0/2"], ("1 <= i <= n",)),

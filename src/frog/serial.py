@@ -125,6 +125,8 @@ def _layer_fields(data: Any) -> Any:
         return data
     null = _get(data.get("null"), "looks")
     looks = {k: _nan(v) for k, v in null.items()} if isinstance(null, dict) else null
+    if data.get("seconds", 0.0) is None:
+        data = {**data, "seconds": math.nan}
     return {
         **data,
         "values": _nan(data.get("values")),

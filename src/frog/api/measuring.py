@@ -1,25 +1,22 @@
-"""The verbs: each joins rooms, takes values and gives a value."""
+"""Inspect and analyse: a model becomes a listing, a listing a report."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from frog.errors import ModelError, ReportError, UnknownName, UsageError
+from frog.errors import ModelError, UnknownName, UsageError
 from frog.metrics.cache import Cache
 from frog.metrics.measure import skipped_row
 from frog.metrics.schedule import Measured, cost, default_jobs, measure_all
-from frog.metrics.summary import summarise
+from frog.metrics.whole import complete, digest_of
 from frog.types import (
     Catalogue,
-    Finding,
-    LayerReport,
     ModelReport,
     Settings,
     SkippedTensor,
@@ -96,71 +93,6 @@ def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
             if run.on_layer is not None:
                 run.on_layer(measured)
     return _assemble(listed, done, settings, run.shard)
-
-
-def merge_reports(reports: Sequence[ModelReport]) -> ModelReport:
-    """Join the reports of all shards of one model into the report of the whole.
-
-    Raises :class:`~frog.errors.ReportError` when a part is missing, double, or of other settings.
-    """
-    if not reports:
-        raise ReportError("merging needs at least one report, got none")
-    first = reports[0]
-    for report in reports:
-        _check_part(report, first)
-    count = first.shard[1] if first.shard else 0
-    parts = sorted(report.shard[0] for report in reports if report.shard)
-    if len(parts) != count or parts != list(range(1, count + 1)):
-        got = ", ".join(str(part) for part in parts)
-        raise ReportError(f"merging needs the parts 1 to {count}, each once, got {got}")
-    layers = _join_layers(reports)
-    return replace(
-        first,
-        layers=layers,
-        digest=_digest(layers),
-        findings=_in_order((f for report in reports for f in report.findings), layers),
-        summary=summarise(layers, compat=first.settings.compat),
-        shard=None,
-    )
-
-
-def _check_part(report: ModelReport, first: ModelReport) -> None:
-    """Raise :class:`~frog.errors.ReportError` unless both are parts of one measurement."""
-    if report.shard is None:
-        raise ReportError(
-            f"every report must be a part (--shard i/n), got a whole one of {report.path}"
-        )
-    for what in ("path", "format", "frog_version", "settings"):
-        mine, theirs = getattr(report, what), getattr(first, what)
-        if mine != theirs:
-            raise ReportError(
-                f"parts must be of one model, with the same settings and version of frog, got "
-                f"{what} {mine!r} beside {theirs!r}: measure all parts with the same flags"
-            )
-    if first.shard is not None and report.shard[1] != first.shard[1]:
-        raise ReportError(
-            f"parts must be of one division, got part {report.shard[0]} of {report.shard[1]} "
-            f"beside one of {first.shard[1]}: measure all with the same --shard i/n"
-        )
-
-
-def _join_layers(reports: Sequence[ModelReport]) -> tuple[LayerReport, ...]:
-    """The layers of all parts by position: skipped ones are in every part, others in one."""
-    by_position: dict[int, LayerReport] = {}
-    for report in reports:
-        for layer in report.layers:
-            other = by_position.get(layer.position)
-            if other is None:
-                by_position[layer.position] = layer
-            elif layer.skipped is None or other.name != layer.name:
-                raise ReportError(
-                    f"position {layer.position} must be in one part, got {other.name} and "
-                    f"{layer.name}: measure all parts again"
-                )
-    absent = next((i for i in range(len(by_position)) if i not in by_position), None)
-    if absent is not None:
-        raise ReportError(f"position {absent} is in no part: measure all parts again")
-    return tuple(by_position[i] for i in range(len(by_position)))
 
 
 def check(settings: Settings) -> None:
@@ -253,24 +185,19 @@ def _assemble(listed: Catalogue, done: Mapping[str, Measured], settings: Setting
         elif part.name in done:
             found = done[part.name]
             layers.append(replace(found.layer, position=position, digest=found.fingerprint))
-    findings = (finding for measured in done.values() for finding in measured.findings)
-    return ModelReport(
-        path=listed.path,
-        digest=_digest(layers),
-        format=listed.format,
-        frog_version=__version__,
-        settings=settings,
-        layers=tuple(layers),
-        findings=_in_order(findings, layers),
-        summary=summarise(layers, compat=settings.compat),
-        notes=listed.notes,
-        shard=shard,
+    return complete(
+        ModelReport(
+            path=listed.path,
+            digest=digest_of(layers),
+            format=listed.format,
+            frog_version=__version__,
+            settings=settings,
+            layers=tuple(layers),
+            findings=tuple(f for measured in done.values() for f in measured.findings),
+            notes=listed.notes,
+            shard=shard,
+        )
     )
-
-
-def _in_order(findings: Iterable[Finding], layers: Sequence[LayerReport]) -> tuple[Finding, ...]:
-    place = {layer.name: layer.position for layer in layers}
-    return tuple(sorted(findings, key=lambda finding: place.get(finding.layer, -1)))
 
 
 def _restrict(listed: Catalogue, include: str | None, exclude: str | None) -> Catalogue:
@@ -326,29 +253,3 @@ def _shard(matrices: Sequence[WeightMatrix], shard: tuple[int, int]) -> list[Wei
         raise UsageError(f"--shard must be i/n with 1 <= i <= n, got {part}/{parts}")
     by_cost = sorted(range(len(matrices)), key=lambda i: -cost(matrices[i]))
     return [matrices[i] for i in sorted(by_cost[part - 1 :: parts])]
-
-
-def _digest(layers: Iterable[LayerReport]) -> str:
-    """A digest of the measured content: names and bytes of all matrices, in order."""
-    joined = hashlib.blake2b(digest_size=16)
-    for layer in layers:
-        # as a file of ours spells a name that is no Unicode: parts come from files
-        joined.update(f"{layer.name} {layer.digest}\n".encode("utf-8", "backslashreplace"))
-    return joined.hexdigest()
-
-
-def list_metrics() -> list[dict[str, Any]]:
-    """Every metric: name, symbol, meaning, which way is better, scale degree, source."""
-    from frog.metrics import METRICS
-
-    return [
-        {
-            "name": name,
-            "symbol": metric.symbol,
-            "meaning": metric.meaning,
-            "better": metric.better,
-            "degree": metric.degree,
-            "source": metric.source,
-        }
-        for name, metric in METRICS.items()
-    ]

@@ -1,0 +1,71 @@
+"""The nouns that all rooms share.
+
+    matrices      what a model holds: matrices without their tensors, views, what is skipped
+    wiring        which matrix writes what which other reads, and the gains between them
+    spectra       one matrix as measured: spectrum, fit, place among random matrices
+    reports       a model as measured: settings, layers, findings
+    flow          pairs of matrices, pathways, a metric over depth
+    comparisons   models before and after, series of them, gates
+
+Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
+**r** = min(m, n), **k** kept, **L** layers. A suffix names the shape of an array: ``W_mn``.
+
+Records are values: they can be printed, compared, saved and edited, and know no model.
+"""
+
+from frog.types.comparisons import (
+    Breach,
+    Comparison,
+    GateResult,
+    LayerChange,
+    Origin,
+    Series,
+)
+from frog.types.flow import DepthProfile, Overlap, Pair, Pathway, Ranked
+from frog.types.matrices import (
+    FAILED,
+    Catalogue,
+    LiveParameter,
+    Loader,
+    MatrixView,
+    SkippedTensor,
+    WeightMatrix,
+)
+from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
+from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
+from frog.types.wiring import Edge, Gain, Heads, Wiring
+
+__all__ = [
+    "FAILED",
+    "NAN",
+    "Breach",
+    "Catalogue",
+    "Comparison",
+    "DepthProfile",
+    "Edge",
+    "Farms",
+    "Finding",
+    "FitStatus",
+    "Gain",
+    "GateResult",
+    "Heads",
+    "LayerChange",
+    "LayerReport",
+    "LiveParameter",
+    "Loader",
+    "MatrixView",
+    "ModelReport",
+    "NullLook",
+    "Origin",
+    "Overlap",
+    "Pair",
+    "Pathway",
+    "PowerLawFit",
+    "Ranked",
+    "Series",
+    "Settings",
+    "SkippedTensor",
+    "Spectrum",
+    "WeightMatrix",
+    "Wiring",
+]

@@ -4,7 +4,7 @@ SETUP = $(PYTHON) tools/set_up.py
 # one BLAS thread: the tests run in parallel themselves
 ONE = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-browser lint bench clean
 
 demo:  ## the main job on the embedded model, offline
 	@python=$$($(SETUP) demo) && $$python -m frog demo
@@ -14,6 +14,9 @@ test:  ## the fast tests, then the slow ones that fit
 
 test-slow:  ## everything but GPU and browser
 	@python=$$($(SETUP) dev) && $(ONE) $$python -m pytest -q -n 2 -m "slow and not gpu and not browser"
+
+test-browser:  ## the page in headless Chromium; skips where there is none (CHROMIUM names one)
+	@python=$$($(SETUP) dev) && $(ONE) $$python -m pytest -q -m browser
 
 lint:
 	@python=$$($(SETUP) dev) && $$python -m ruff check . && $$python -m ruff format --check . && $$python -m pyright

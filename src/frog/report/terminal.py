@@ -57,7 +57,7 @@ def summary_panel(report: ModelReport) -> RenderableType:
     lines: list[RenderableType] = [head, "", grid]
     if report.notes:
         lines += [Text(printable(f"note: {note}"), style="dim") for note in report.notes]
-    findings = _findings((*_unread(report), *report.findings))
+    findings = findings_grid((*_unread(report), *report.findings))
     if findings is not None:
         lines += ["", findings]
     return Group(*lines)
@@ -153,7 +153,8 @@ def _unread(report: ModelReport) -> list[Finding]:
     ]
 
 
-def _findings(findings: Sequence[Finding]) -> RenderableType | None:
+def findings_grid(findings: Sequence[Finding]) -> RenderableType | None:
+    """What is worth saying, the gravest first, a few of each kind; None where there is nothing."""
     worth_saying = [f for f in findings if f.severity != "info"]
     if not worth_saying:
         return None

@@ -16,14 +16,17 @@ def text_of(data: Any) -> str:
     return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
-def parse(text: str | bytes, origin: str) -> Any:
-    """JSON text as plain values; ``origin`` names the file in errors."""
+REPORT_MAKER = "frog analyze --json"
+
+
+def parse(text: str | bytes, origin: str, *, make: str = REPORT_MAKER) -> Any:
+    """JSON text as plain values; ``origin`` names the file in errors, ``make`` its command."""
     try:
         return json.loads(text, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise ReportError(
             f"{origin}: must be a JSON file of frog, got text that is not JSON ({error}): "
-            "write it again with frog analyze --json"
+            f"write it again with {make}"
         ) from None
 
 
@@ -45,7 +48,7 @@ def check_header(data: Any, format: str, version: int, origin: str, *, make: str
         )
 
 
-def validated(kind: type, data: Any, origin: str) -> Any:
+def validated(kind: type, data: Any, origin: str, *, make: str = REPORT_MAKER) -> Any:
     """A record from plain values; an error names the place in the file."""
     from pydantic import ValidationError
 
@@ -56,7 +59,7 @@ def validated(kind: type, data: Any, origin: str) -> Any:
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ReportError(
             f"{origin}: {place}: {first['msg'].lower()}, got {shown(first['input'])}: "
-            "the file is damaged or was edited; write it again with frog analyze --json"
+            f"the file is damaged or was edited; write it again with {make}"
         ) from None
 
 

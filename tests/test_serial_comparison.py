@@ -112,7 +112,7 @@ def test_any_file_of_ours_is_told_by_its_format() -> None:
 
 @pytest.mark.parametrize("data", [{}, [], 3, None, {"format": ["frog-report"]}, {"format": "x"}])
 def test_what_is_none_of_ours_is_refused(data: Any) -> None:
-    with pytest.raises(ReportError, match="some/x.json.*frog-report, frog-compare, frog-series"):
+    with pytest.raises(ReportError, match=r"some/x.json.*frog-report, frog-compare, frog-series"):
         format_of(data, "some/x.json")
 
 

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 from frog.errors import FrogError, ReportError, UsageError
-from frog.serial import report_from_json
-from frog.types import ModelReport
+from frog.serial import record_from_json, report_from_json
+from frog.types import Comparison, ModelReport, Series
 
 
 def write_whole(data: bytes, path: str | Path) -> None:
@@ -52,22 +52,42 @@ def write_whole(data: bytes, path: str | Path) -> None:
 
 
 def write_json(text: str, path: str | Path) -> None:
-    """Write a report's text as UTF-8."""
+    """Write the text of a report or a comparison as UTF-8."""
     write_whole(text.encode(), path)
 
 
 def read_report(path: str | Path) -> ModelReport:
     """Read a report file; :class:`~frog.errors.ReportError` names what is wrong with it."""
+    return report_from_json(_content(path), str(path))
+
+
+def read_record(path: str | Path) -> ModelReport | Comparison | Series:
+    """Read a report, a comparison or a series, as its ``format`` says."""
+    return record_from_json(_content(path), str(path))
+
+
+def names_record(model: object) -> bool:
+    """Whether the name of a model means a saved file of ours: ``.json``, but no shard index.
+
+    >>> names_record("before.json"), names_record("model.safetensors.index.json")
+    (True, False)
+    """
+    if not isinstance(model, str | Path):
+        return False
+    name = str(model).lower()
+    return name.endswith(".json") and not name.endswith(".index.json")
+
+
+def _content(path: str | Path) -> bytes:
     path = Path(path)
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ReportError(
             f"{path}: no such file; frog analyze MODEL --json FILE makes one"
         ) from None
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
-    return report_from_json(data, str(path))
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""A report as a data frame, CSV or Parquet, with WeightWatcher's column names."""
+"""A report as a data frame, CSV or Parquet, with WeightWatcher's column names; changes as CSV."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 
 from frog.errors import MissingPackage
 from frog.report.files import write_whole
-from frog.types import LayerReport, ModelReport
+from frog.types import Comparison, LayerChange, LayerReport, ModelReport, Series
 
 LAYER_TYPES = {"linear": "dense", "head": "dense", "expert": "dense", "adapter": "dense"}
+SIDES = ("_before", "_after")
 FAILED_FIT = ("alpha", "D", "sigma", "xmin", "xmax", "num_pl_spikes")
 
 
@@ -33,9 +34,34 @@ def to_pandas(report: ModelReport) -> Any:
     return pandas.DataFrame(rows(report))
 
 
-def write_csv(report: ModelReport, path: Any) -> None:
-    """Comma-separated values, 17 significant digits, empty where there is no number."""
-    table = rows(report)
+def change_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One dictionary a layer: ``before_``, ``after_`` and ``change_`` of every number."""
+    return [_change_row(layer) for layer in comparison.layers]
+
+
+def member_rows(series: Series) -> list[dict[str, Any]]:
+    """One dictionary a member: its step, its means, and their change against the first."""
+    members = zip(series.labels, series.steps, series.reports, strict=True)
+    table = []
+    for i, (label, step, report) in enumerate(members):
+        row = {"label": label, "step": step, "path": report.path, **report.summary}
+        if i:
+            against = series.comparisons[i - 1]
+            row["verdict"] = against.verdict
+            row |= {k: v for k, v in against.summary.items() if not k.endswith(SIDES)}
+        table.append(row)
+    return table
+
+
+def write_csv(record: ModelReport | Comparison | Series, path: Any) -> None:
+    """Comma-separated values, 17 significant digits, empty where there is no number.
+
+    A row a measured layer of a report, a row a layer of a comparison, a row a member of a series.
+    """
+    if isinstance(record, ModelReport):
+        table = rows(record)
+    else:
+        table = change_rows(record) if isinstance(record, Comparison) else member_rows(record)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=_columns(table), restval="")
     writer.writeheader()
@@ -95,6 +121,33 @@ def _row(index: int, layer: LayerReport, compat: bool) -> dict[str, Any]:
     }
     for name, look in layer.null.items():
         row[f"null_{name}_percentile"] = look.percentile
+    return row
+
+
+def _change_row(layer: LayerChange) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "tensor": layer.name,
+        "role": layer.role,
+        "block": layer.block,
+        "shape": "x".join(str(size) for size in layer.shape),
+        "params": layer.params,
+        "identical": layer.identical,
+        "drift": layer.drift,
+        "spectral_share": layer.spectral_share,
+        "rotation_left": layer.rotation_left,
+        "rotation_right": layer.rotation_right,
+        "intruders": layer.intruders,
+        "scale": layer.scale,
+        "scale_z": layer.scale_z,
+        "alpha_change_low": layer.alpha_change_low,
+        "alpha_change_high": layer.alpha_change_high,
+        "verdicts_before": " ".join(layer.verdicts_before),
+        "verdicts_after": " ".join(layer.verdicts_after),
+        "missing": "; ".join(f"{name}: {reason}" for name, reason in layer.missing.items()),
+    }
+    for name in dict.fromkeys((*layer.before, *layer.after, *layer.change)):
+        for part in ("before", "after", "change"):
+            row[f"{part}_{name}"] = getattr(layer, part).get(name)
     return row
 
 

@@ -1,0 +1,288 @@
+"""Scale collapse: a few layers change their scale while the others hardly change. Two-sided.
+
+Against a reference by the change of each layer, within one model by its neighbours in depth.
+What the limits rest on: docs/design-notes/006-scale-collapse-and-drift.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from frog.numerics.drift import robust_z
+from frog.types import Finding, LayerReport
+
+Z_LIMIT = 4.0
+"""Robust z-score beyond which a layer differs from the others."""
+
+SPREAD_FLOOR = 0.05
+"""Smallest spread that a z-score divides by, in decades: others that moved by nothing at all
+would make every change an outlier."""
+
+CHANGE_LIMIT = {
+    "log_norm": 0.3,
+    "log_spectral_norm": 0.3,
+    "log_stable_rank": 0.3,
+    "log_effective_rank": 0.3,
+}
+"""Smallest change against a reference that counts, in decades: a factor of 2 in squared norm
+(of 1.4 in the weights) or in the number of directions."""
+
+NEIGHBOUR_LIMIT = {"log_norm": 1.0, "log_effective_rank": 0.5}
+"""The same within one model, where healthy layers differ by far more. The largest eigenvalue is
+not asked: in healthy language models a few layers have one that is a hundred times the others'."""
+
+NEIGHBOURS = 6
+"""Nearest layers of the same role, in depth, that a layer is held against."""
+
+FEWEST = 5
+"""Layers that a role needs to be judged by itself."""
+
+WORDS = {
+    "log_norm": "squared Frobenius norm",
+    "log_spectral_norm": "largest eigenvalue",
+    "log_stable_rank": "stable rank",
+    "log_effective_rank": "effective rank",
+}
+
+LIKE = {
+    "attention": ("q", "k", "v", "o", "qkv", "kv", "q_up", "q_down", "kv_up", "kv_down", "o_gate"),
+    "feed-forward": ("gate", "up", "down", "gate_up"),
+    "convolution": ("conv", "patch"),
+}
+"""Roles that are pooled when one of them has fewer than :data:`FEWEST` layers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How far one layer stands apart: the size of which that is most true, and by how much.
+
+    ``change`` is in decades (log10), against the reference or the neighbours; ``limit`` what
+    counts; ``flagged`` whether change and z are beyond their limits. A layer that became all zero
+    has ``change`` -inf, one that was has +inf, and neither has a z.
+    """
+
+    quantity: str
+    change: float
+    z: float
+    limit: float
+    flagged: bool
+
+
+def sizes(layer: LayerReport) -> dict[str, float]:
+    """Norms and number of directions of a layer, in decades; NaN where it has none.
+
+    ``log_effective_rank`` = H / ln 10 with H = -sum p ln p, p = lambda / sum lambda: the logarithm
+    of the number of directions that the matrix uses. The column ``entropy`` is H / ln(rank),
+    which *rises* when a layer is cut to few directions, for the rank falls too. Source: Roy &
+    Vetterli 2007, "The effective rank", EUSIPCO.
+    """
+    values = layer.values
+    rank = values.get("matrix_rank", math.nan)
+    if math.isnan(rank):  # not resolved: entropy was normalised by all directions
+        rank = values.get("M", math.nan)
+    stable, even = (values.get(name, math.nan) for name in ("stable_rank", "entropy"))
+    return {
+        "log_norm": values.get("log_norm", math.nan),
+        "log_spectral_norm": values.get("log_spectral_norm", math.nan),
+        "log_stable_rank": math.log10(stable) if stable > 0 else math.nan,
+        "log_effective_rank": even * math.log10(rank) if rank > 1 else math.nan,
+    }
+
+
+def is_zero(layer: LayerReport) -> bool:
+    """Whether all entries are zero: such a layer has no scale, and takes part in no comparison."""
+    return layer.skipped is None and layer.values.get("norm", math.nan) == 0.0
+
+
+# ------------------------------------------------------------------ against a reference
+
+
+def against_reference(
+    pairs: Sequence[tuple[LayerReport, LayerReport]],
+) -> dict[str, Scale]:
+    """For each pair (before, after) of one layer, by name: did its scale change unlike the others'?
+
+    d_l = change of log10 of both norms, of stable and of effective rank; z_l the robust z-score
+    of d_l among the layers of its role (roles of fewer than 5: with their like), and among all
+    layers; the larger counts, so that a whole role which collapses together is seen. Flagged for
+    |z| > 4 and |d| > 0.3. Layers that are zero on both sides are left out.
+    """
+    found = _to_or_from_zero(pairs)
+    there = [(b, a) for b, a in pairs if not is_zero(b) and not is_zero(a)]
+    groups = _groups([after for _, after in there])
+    moved = [(sizes(before), sizes(after)) for before, after in there]
+    best: dict[str, Scale] = {}
+    for quantity, limit in CHANGE_LIMIT.items():
+        changes = np.array([after[quantity] - before[quantity] for before, after in moved])
+        z_all = robust_z(changes, SPREAD_FLOOR)
+        z_role = _by_group(changes, groups)
+        for (_, after), change, *z_both in zip(there, changes, z_all, z_role, strict=True):
+            z = _farthest(z_both)
+            if not math.isnan(change):
+                best[after.name] = _more_telling(
+                    best.get(after.name),
+                    Scale(
+                        quantity=quantity,
+                        change=float(change),
+                        z=z,
+                        limit=limit,
+                        flagged=abs(change) > limit and abs(z) > Z_LIMIT,
+                    ),
+                )
+    return found | best
+
+
+def outside(changes: Mapping[str, float], others: Mapping[str, Sequence[float]]) -> bool:
+    """Whether changes by quantity would be flagged beside those of other layers."""
+    for quantity, change in changes.items():
+        z = robust_z([change, *others[quantity]], SPREAD_FLOOR)[0]
+        if abs(change) > CHANGE_LIMIT[quantity] and abs(z) > Z_LIMIT:
+            return True
+    return False
+
+
+def _to_or_from_zero(pairs: Sequence[tuple[LayerReport, LayerReport]]) -> dict[str, Scale]:
+    found = {}
+    for before, after in pairs:
+        if is_zero(before) != is_zero(after):
+            change = -math.inf if is_zero(after) else math.inf
+            found[after.name] = Scale(
+                quantity="log_norm",
+                change=change,
+                z=math.nan,
+                limit=CHANGE_LIMIT["log_norm"],
+                flagged=True,
+            )
+    return found
+
+
+def _by_group(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    z = np.full(len(values), np.nan)
+    for group in set(groups):
+        inside = [i for i, name in enumerate(groups) if name == group]
+        z[inside] = robust_z(values[inside], SPREAD_FLOOR)
+    return z
+
+
+def _groups(layers: Sequence[LayerReport]) -> list[str]:
+    """The group of each layer: its role, else its like, else everything."""
+    roles = [layer.role for layer in layers]
+    family = {role: name for name, like in LIKE.items() for role in like}
+    likes = [family.get(role, "other") for role in roles]
+    groups = []
+    for role, like in zip(roles, likes, strict=True):
+        if roles.count(role) >= FEWEST:
+            groups.append(f"role {role}")
+        else:
+            groups.append(like if likes.count(like) >= FEWEST else "all")
+    # a layer that is alone in "all" is held against all layers by the other z-score
+    return groups
+
+
+def _farthest(values: Iterable[float]) -> float:
+    there = [float(value) for value in values if not math.isnan(value)]
+    return max(there, key=abs) if there else math.nan
+
+
+def _more_telling(one: Scale | None, other: Scale) -> Scale:
+    """The flagged one, else the one with the larger |z|; of flagged ones the larger change."""
+    if one is None:
+        return other
+    if one.flagged != other.flagged:
+        return one if one.flagged else other
+    size = (lambda x: abs(x.change)) if one.flagged else (lambda x: abs(np.nan_to_num(x.z)))
+    return other if size(other) > size(one) else one
+
+
+# --------------------------------------------------------------------- within one model
+
+
+def within_model(layers: Iterable[LayerReport]) -> dict[str, Scale]:
+    """For each layer of a role with at least 5, by name: does its scale stand out among them?
+
+    x_l = log10(||W||_F^2 / sqrt(m n)) (and log10 of the effective rank / min(m, n)); the change
+    is x_l less the median of its 6 nearest in depth of the same role, z its robust z-score among
+    the same differences of that role. Flagged for |z| > 4 and a change beyond 1 decade (0.5 for
+    the effective rank). All-zero layers, embeddings and heads are left out.
+    """
+    by_role: dict[str, list[LayerReport]] = defaultdict(list)
+    for layer in sorted(layers, key=lambda layer: layer.position):
+        judged = layer.skipped is None and layer.averaged and len(layer.shape) == 2
+        if judged and not is_zero(layer) and not math.isnan(sizes(layer)["log_norm"]):
+            by_role[layer.role].append(layer)
+    found: dict[str, Scale] = {}
+    for role, members in by_role.items():
+        if len(members) < FEWEST or role.endswith("?"):
+            continue
+        for quantity, limit in NEIGHBOUR_LIMIT.items():
+            changes = _from_neighbours([_for_any_shape(layer, quantity) for layer in members])
+            z = robust_z(changes, SPREAD_FLOOR)
+            for layer, change, score in zip(members, changes, z, strict=True):
+                if not math.isnan(change):
+                    found[layer.name] = _more_telling(
+                        found.get(layer.name),
+                        Scale(
+                            quantity=quantity,
+                            change=float(change),
+                            z=float(score),
+                            limit=limit,
+                            flagged=abs(change) > limit and abs(score) > Z_LIMIT,
+                        ),
+                    )
+    return found
+
+
+def scale_outliers(layers: Iterable[LayerReport]) -> tuple[Finding, ...]:
+    """A finding ``scale-outlier`` for each layer whose scale stands out in its own model.
+
+    Possible, never certain: a normalisation beside it may undo its scale, and only a comparison
+    with the weights at hand (``frog compare``) looks there.
+    """
+    return tuple(
+        Finding(
+            kind="scale-outlier",
+            certainty="possible",
+            severity="warning",
+            layer=name,
+            value=scale.change,
+            threshold=math.copysign(scale.limit, scale.change),
+            text=f"{name} stands out: its {WORDS[scale.quantity]} is {factor(scale.change)} that "
+            f"of its neighbours of the same role (z {scale.z:.3g}; limit {factor(scale.limit)} "
+            "or its inverse); compare it with a reference, or look at the normalisation beside it",
+        )
+        for name, scale in within_model(layers).items()
+        if scale.flagged
+    )
+
+
+def factor(decades: float) -> str:
+    """A change in decades as a factor, in words.
+
+    >>> factor(-2.0), factor(0.3)
+    ('0.01 times', '2 times')
+    """
+    return f"{10**decades:.2g} times"
+
+
+def _for_any_shape(layer: LayerReport, quantity: str) -> float:
+    m, n = layer.shape
+    unit = math.sqrt(m * n) if quantity == "log_norm" else min(m, n)
+    return sizes(layer)[quantity] - math.log10(unit)
+
+
+def _from_neighbours(values: Sequence[float]) -> np.ndarray:
+    """Each value less the median of its nearest in the given order, itself left out."""
+    x = np.asarray(values, dtype=np.float64)
+    out = np.full(len(x), np.nan)
+    there = np.flatnonzero(np.isfinite(x))
+    for i in there:
+        others = there[there != i]
+        near = others[np.argsort(np.abs(others - i), kind="stable")][:NEIGHBOURS]
+        if len(near):
+            out[i] = x[i] - np.median(x[near])
+    return out

@@ -60,6 +60,7 @@ def list_module(model: nn.Module) -> TensorList:
         ),
         config=config,
         notes=notes + remarks,
+        buffers=_running_statistics(model),
     )
 
 
@@ -156,6 +157,16 @@ def _beside(model: nn.Module, parameters: set[str]) -> list[tuple[Hashable, Stor
         for name, value in model.state_dict().items()
         if isinstance(value, torch.Tensor) and name not in parameters
     ]
+
+
+def _running_statistics(model: nn.Module) -> tuple[StoredTensor, ...]:
+    """What normalisations divide by: no parameters, but the gain of a BatchNorm needs them."""
+    found = [
+        stored_torch(name, buffer)
+        for name, buffer in model.named_buffers()
+        if name.endswith((".running_mean", ".running_var")) and not buffer.is_meta
+    ]
+    return tuple(strip_wrappers(found)[0])
 
 
 def _torch_codes(tensor: torch.Tensor, word: str) -> Callable[[], np.ndarray]:

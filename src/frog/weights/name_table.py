@@ -219,3 +219,15 @@ def block_of(name: str) -> tuple[int, ...]:
         return tuple(int(x) for x in staged.groups() if x is not None)
     found = _BLOCK.search(name)
     return (int(found[1]),) if found else ()
+
+
+def stack_of(name: str) -> str | None:
+    """The name of the stack of blocks that a tensor stands in, or None outside all stacks.
+
+    >>> stack_of("bert.encoder.layer.3.output.dense.weight")
+    'bert.encoder.layer'
+    """
+    if _STAGED.search(name):
+        return None
+    found = _BLOCK.search(name)
+    return name[: found.start(1) - 1] if found else None

@@ -64,7 +64,11 @@ class AdapterPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorList:
-    """All tensors of one source, in the order on disk (or of registration), and its config."""
+    """All tensors of one source, in the order on disk (or of registration), and its config.
+
+    ``buffers`` are running statistics that a live model keeps beside its parameters; a file has
+    them among its tensors.
+    """
 
     path: str
     format: str
@@ -72,3 +76,4 @@ class TensorList:
     config: Mapping[str, Any] | None = None
     adapters: tuple[AdapterPair, ...] = ()
     notes: tuple[str, ...] = ()
+    buffers: tuple[StoredTensor, ...] = ()

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from frog.metrics.ranking import rank
 from frog.metrics.summary import summarise
 from frog.types import Finding, LayerReport, ModelReport
 
@@ -21,6 +22,7 @@ def complete(report: ModelReport) -> ModelReport:
         report,
         findings=_in_order(report.findings, layers),
         summary=summarise(layers, compat=compat),
+        ranking=() if compat else rank(layers),
     )
 
 

@@ -2,9 +2,11 @@
 
     PYTHONPATH=src:. python benchmarks/partners.py [--only minilm-a,resnet-a] [--folder FOLDER]
 
-MiniLM is tuned on SST-2 with a linear head, ResNet20 on photographs of hand signs, in full, by a
-plain loop with a seed; each partner is a folder with ``model.safetensors`` (names as in the base)
-and ``about.json`` (what was done, and the accuracy on test data before and after).
+MiniLM is tuned on SST-2 with a linear head, ResNet20 on photographs of hand signs, a Llama of 260k
+parameters on Shakespeare, in full, by a plain loop with a seed; ResNet20 is also trained from
+nothing, with a checkpoint every epoch. Each partner is a folder with ``model.safetensors`` (names
+as in the base) and ``about.json`` (what was done, and the score on test data before and after:
+accuracy, for the Llama cross-entropy per token).
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Recipe:
     seed: int
     batch: int = 32
     weight_decay: float = 0.01
+    keep_every: int = 0
 
 
 RECIPES = {
@@ -51,10 +54,14 @@ RECIPES = {
     "minilm-b": Recipe(model="minilm", steps=70, lr=2e-5, seed=1),
     "resnet-long": Recipe(model="resnet20", steps=490, lr=1e-3, seed=2),
     "resnet-hot": Recipe(model="resnet20", steps=98, lr=1e-2, seed=3),
+    "resnet-new": Recipe(model="untrained", steps=490, lr=3e-3, seed=4, keep_every=49),
+    "stories-a": Recipe(model="stories", steps=100, lr=3e-4, seed=0),
+    "stories-b": Recipe(model="stories", steps=100, lr=3e-4, seed=1),
+    "stories-hot": Recipe(model="stories", steps=100, lr=3e-3, seed=2),
     "minilm-long": Recipe(model="minilm", steps=216, lr=5e-5, seed=2),
     "minilm-hot": Recipe(model="minilm", steps=70, lr=5e-4, seed=3),
 }
-"""Two seeds of each, one that is tuned longer, one with a learning rate ten times too high."""
+"""Two seeds of each, one that is tuned longer, one with ten times the learning rate."""
 
 
 def partner(name: str, folder: Path = KEPT) -> Path:
@@ -70,17 +77,20 @@ def make(name: str, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     started = time.perf_counter()
-    task = {"minilm": SentimentTask, "resnet20": SignTask}[recipe.model]()
-    before = task.accuracy()
-    tune(task, recipe)
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
-    save_file(task.state(), place / "model.safetensors")
-    task.save_config(place)
+    task = TASKS[recipe.model]()
+    before, place = task.accuracy(), folder / name
+
+    def keep(step: int) -> None:
+        if recipe.keep_every and step % recipe.keep_every == 0:
+            save(task, place / f"checkpoint-{step}")
+
+    keep(0)
+    tune(task, recipe, keep)
+    save(task, place)
     about = {
         **asdict(recipe),
-        "accuracy_before": before,
-        "accuracy": task.accuracy(),
+        "score_before": before,
+        "score": task.accuracy(),
         "test_examples": task.tested,
         "seconds": round(time.perf_counter() - started),
     }
@@ -88,18 +98,24 @@ def make(name: str, folder: Path) -> None:
     print(name, about, flush=True)
 
 
+def save(task: Any, place: Path) -> None:
+    """A folder that any tool reads."""
+    place.mkdir(parents=True, exist_ok=True)
+    save_file(task.state(), place / "model.safetensors")
+    task.save_config(place)
+
+
 def base_of(model: str, folder: Path = KEPT) -> Path:
     """What the partners were tuned from: MiniLM's own folder, or ResNet20 as plain tensors."""
     if model == "minilm":
         return minilm_folder()
-    place = folder / "resnet-base"
+    place = folder / f"{model}-base"
     if not (place / "model.safetensors").exists():
-        place.mkdir(parents=True, exist_ok=True)
-        save_file(resnet_weights(), place / "model.safetensors")
+        save(TASKS[model](), place)
     return place
 
 
-def tune(task: Any, recipe: Recipe) -> None:
+def tune(task: Any, recipe: Recipe, keep: Callable[[int], None]) -> None:
     """A plain loop: cross-entropy, AdamW, learning rate falling linearly to zero."""
     optimizer = torch.optim.AdamW(
         task.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
@@ -107,13 +123,14 @@ def tune(task: Any, recipe: Recipe) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps)
     task.model.train()
     batches = task.batches(recipe.batch, recipe.seed)
-    for _ in range(recipe.steps):
+    for step in range(1, recipe.steps + 1):
         inputs, labels = next(batches)
         loss = functional.cross_entropy(task.logits(inputs), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+        keep(step)
 
 
 def endless(count: int, batch: int, seed: int) -> Iterator[np.ndarray]:
@@ -245,9 +262,9 @@ class SignTask:
 
     tested = 500
 
-    def __init__(self) -> None:
+    def __init__(self, weights: dict[str, torch.Tensor] | None = None) -> None:
         self.model = ResNet()
-        self.model.load_state_dict(resnet_weights())
+        self.model.load_state_dict(resnet_weights() if weights is None else weights)
         data = np.load(SHARED / "data/sign-digits/sign_digits_32x32.npz")
         self.x, self.y = _pixels(data["x_train"]), torch.tensor(data["y_train"]).long()
         self.x_test, self.y_test = _pixels(data["x_test"]), data["y_test"]
@@ -269,6 +286,13 @@ class SignTask:
         """A plain network has none."""
 
 
+class UntrainedTask(SignTask):
+    """The same network from its random start."""
+
+    def __init__(self) -> None:
+        super().__init__(ResNet().state_dict())
+
+
 def _pixels(images: np.ndarray) -> torch.Tensor:
     scaled = torch.tensor(images).float().permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (CHANNEL_MEAN, CHANNEL_STD))
@@ -287,12 +311,131 @@ def _accuracy(
     return right / len(labels)
 
 
+# --------------------------------------------------------------------------- stories260k
+
+
+class ShakespeareTask:
+    """The Llama of 260k parameters on Shakespeare; the score is the loss per token."""
+
+    tested = 100
+    length = 128
+
+    def __init__(self) -> None:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        folder = SHARED / "data/stories260k"
+        header, tensors = _llama2c((folder / "stories260K.bin").read_bytes())
+        dim, hidden, layers, heads, kv_heads, vocabulary, length = header
+        self.model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=abs(vocabulary),
+                hidden_size=dim,
+                intermediate_size=hidden,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                num_key_value_heads=kv_heads,
+                max_position_embeddings=length,
+                rms_norm_eps=1e-5,
+                tie_word_embeddings=True,
+            )
+        )
+        self.model.load_state_dict(tensors, strict=False)
+        text = (SHARED / "data/tinyshakespeare/input.txt").read_text()[:400_000]
+        tokens = _longest_match(text, _pieces((folder / "tok512.bin").read_bytes(), 512))
+        rows = len(tokens) // self.length
+        table = torch.tensor(tokens[: rows * self.length]).view(rows, self.length)
+        self.train, self.test = table[: -self.tested], table[-self.tested :]
+
+    def batches(self, batch: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for picked in endless(len(self.train), batch, seed):
+            yield self.train[picked], self.train[picked][:, 1:].flatten()
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.model(inputs).logits[:, :-1].flatten(0, 1)
+
+    def accuracy(self) -> float:
+        self.model.eval()
+        with torch.no_grad():
+            return float(
+                functional.cross_entropy(self.logits(self.test), self.test[:, 1:].flatten())
+            )
+
+    def state(self) -> dict[str, torch.Tensor]:
+        stored = self.model.state_dict()
+        return {k: v.clone().contiguous() for k, v in stored.items() if k != "lm_head.weight"}
+
+    def save_config(self, place: Path) -> None:
+        self.model.config.architectures = ["LlamaForCausalLM"]
+        self.model.config.save_pretrained(place)
+
+
+def _llama2c(raw: bytes) -> tuple[list[int], dict[str, torch.Tensor]]:
+    """Header and tensors of a llama2.c export, under the names of transformers."""
+    header = np.frombuffer(raw, np.int32, 7).tolist()
+    dim, hidden, layers, heads, kv_heads, vocabulary, _ = header
+    values = np.frombuffer(raw, np.float32, offset=28)
+    wide = dim * kv_heads // heads
+    parts = (
+        ("input_layernorm", (dim,)), ("self_attn.q_proj", (dim, dim)),
+        ("self_attn.k_proj", (wide, dim)), ("self_attn.v_proj", (wide, dim)),
+        ("self_attn.o_proj", (dim, dim)), ("post_attention_layernorm", (dim,)),
+        ("mlp.gate_proj", (hidden, dim)), ("mlp.down_proj", (dim, hidden)),
+        ("mlp.up_proj", (hidden, dim)),
+    )  # fmt: skip
+    place = abs(vocabulary) * dim
+    tensors = {"model.embed_tokens.weight": values[:place].reshape(-1, dim)}
+    for name, shape in parts:
+        size = int(np.prod(shape))
+        for layer in range(layers):
+            part = values[place : place + size].reshape(shape)
+            if name.endswith(("q_proj", "k_proj")):  # rotary halves instead of pairs
+                part = part.reshape(-1, dim // heads // 2, 2, dim).swapaxes(1, 2).reshape(shape)
+            tensors[f"model.layers.{layer}.{name}.weight"] = part
+            place += size
+    tensors["model.norm.weight"] = values[place : place + dim]
+    return header, {name: torch.tensor(part.copy()) for name, part in tensors.items()}
+
+
+def _pieces(raw: bytes, count: int) -> dict[str, int]:
+    """Tokens of a llama2.c vocabulary, by text."""
+    found, place = {}, 4
+    for token in range(count):
+        size = int(np.frombuffer(raw, np.int32, 1, place + 4)[0])
+        found[raw[place + 8 : place + 8 + size].decode("utf-8", "replace")] = token
+        place += 8 + size
+    return found
+
+
+def _longest_match(text: str, pieces: dict[str, int]) -> list[int]:
+    """Tokens by the longest piece that fits; enough to tune on, not the model's own way."""
+    longest, tokens, place = max(map(len, pieces)), [], 0
+    while place < len(text):
+        for size in range(longest, 0, -1):
+            token = pieces.get(text[place : place + size])
+            if token is not None:
+                tokens.append(token)
+                place += size
+                break
+        else:
+            place += 1
+    return tokens
+
+
+TASKS: dict[str, Callable[[], Any]] = {
+    "minilm": SentimentTask,
+    "resnet20": SignTask,
+    "untrained": UntrainedTask,
+    "stories": ShakespeareTask,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(RECIPES))
     parser.add_argument("--folder", type=Path, default=KEPT)
     given = parser.parse_args()
-    base_of("resnet20", given.folder)
+    for model in ("resnet20", "stories"):
+        base_of(model, given.folder)
     for name in given.only.split(","):
         partner(name, given.folder)
 

@@ -16,6 +16,9 @@ from frog.numerics.symmetric import add_gram
 MAD_TO_STD = 1.4826
 """Standard deviation / median absolute deviation of a normal distribution."""
 
+LEFT_OUT_UNTIL = 100
+"""Values up to which a z-score leaves its own value out."""
+
 INTRUDER_TOP = 10
 """New leading directions that are looked at for intruders; Shuttleworth et al. 2024 use 10."""
 
@@ -53,13 +56,13 @@ NO_CHANGE = Change(
 """The same bytes: nothing moved, and a change of nothing has no shape."""
 
 
-def robust_z(values: Sequence[float], floor: float) -> np.ndarray:
+def robust_z(values: Sequence[float] | np.ndarray, floor: float) -> np.ndarray:
     """How far each value lies from the others, in their own robust spread.
 
     z_l = (x_l - median_{j != l} x_j) / max(1.4826 * median_{j != l} |x_j - median|, floor)
 
-    The value itself is left out, so that one of two or three can stand out at all. NaN values
-    get NaN and are nobody's neighbour; so does a value without others. Source: Iglewicz & Hoaglin
+    The value itself is left out, so that one of two or three can stand out at all (of more than
+    100 it is left in: it moves nothing). NaN values get NaN and are nobody's neighbour; so does a value without others. Source: Iglewicz & Hoaglin
     1993, How to Detect and Handle Outliers, section 2 (the modified z-score; leaving out: ours).
 
     >>> robust_z([0.0, 0.01, -0.01, 0.0, -2.0], floor=0.05).round(1).tolist()
@@ -68,6 +71,10 @@ def robust_z(values: Sequence[float], floor: float) -> np.ndarray:
     x = np.asarray(values, dtype=np.float64)
     z = np.full(len(x), np.nan)
     there = np.flatnonzero(np.isfinite(x))
+    if len(there) > LEFT_OUT_UNTIL:
+        centre, spread = center_and_spread(x[there])
+        z[there] = (x[there] - centre) / max(spread, floor)
+        return z
     for i in there:
         others = x[there[there != i]]
         if len(others):

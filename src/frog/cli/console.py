@@ -66,9 +66,14 @@ class Progress:
         self._last_line = 0.0
 
     def start(self, costs: Sequence[float]) -> None:
-        """Begin with the costs of the matrices to come."""
-        self.total, self.cost_total = len(costs), sum(costs)
-        self.started = self._last_line = time.monotonic()
+        """The costs of the matrices to come; a second model's come on top."""
+        if not self.total:
+            self.started = self._last_line = time.monotonic()
+        self.total += len(costs)
+        self.cost_total += sum(costs)
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.cost_total)
+            return
         if self.quiet or not TALK.is_terminal:
             return
         from rich import progress

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from frog.cli import analyze, demo, inspect, listing, merge
+from frog.cli import analyze, compare, demo, gate, inspect, listing, merge, report
 from frog.cli.console import flush, say
 from frog.errors import FrogError
 from frog.version import __version__
@@ -24,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("analyze")(analyze.analyze)
+app.command("compare")(compare.compare)
+app.command("gate")(gate.gate)
+app.command("report")(report.report)
 app.command("inspect")(inspect.inspect)
 app.command("merge")(merge.merge)
 app.command("list")(listing.list_names)

@@ -6,6 +6,7 @@
     reports       a model as measured: settings, layers, findings
     flow          pairs of matrices, pathways, a metric over depth
     comparisons   models before and after, series of them, gates
+    policies      the rules of a gate
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
 **r** = min(m, n), **k** kept, **L** layers. A suffix names the shape of an array: ``W_mn``.
@@ -31,26 +32,32 @@ from frog.types.matrices import (
     SkippedTensor,
     WeightMatrix,
 )
+from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit, Policy
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
 from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
 from frog.types.wiring import Edge, Gain, Heads, Wiring
 
 __all__ = [
     "FAILED",
+    "KINDS",
     "NAN",
+    "SEVERITIES",
     "Breach",
     "Catalogue",
     "Comparison",
     "DepthProfile",
     "Edge",
+    "Exemption",
     "Farms",
     "Finding",
+    "FindingRule",
     "FitStatus",
     "Gain",
     "GateResult",
     "Heads",
     "LayerChange",
     "LayerReport",
+    "Limit",
     "LiveParameter",
     "Loader",
     "MatrixView",
@@ -60,6 +67,7 @@ __all__ = [
     "Overlap",
     "Pair",
     "Pathway",
+    "Policy",
     "PowerLawFit",
     "Ranked",
     "Series",

@@ -170,10 +170,16 @@ class Breach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """Whether a model passes a policy: every breach, and how many rules were checked."""
+    """Whether a model passes a policy: every breach, and how many rules were checked.
+
+    Breaches of the severity ``fail_on`` or a graver one fail it. ``unmeasured`` names what could
+    not be measured, or not be compared with the baseline.
+    """
 
     path: str
     passed: bool
     checked: int
+    fail_on: str = "error"
     breaches: tuple[Breach, ...] = ()
+    unmeasured: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

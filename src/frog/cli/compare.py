@@ -1,0 +1,142 @@
+"""``frog compare``: a model after against a model before, or several in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frog.cli.console import PARTIAL, Progress, say, suggest
+from frog.cli.options import (
+    AllLayers,
+    Base,
+    Bootstrap,
+    Device,
+    Estimator,
+    Exclude,
+    Format,
+    Html,
+    Include,
+    Jobs,
+    MinEvals,
+    Precision,
+    Randomize,
+    Seed,
+    UseCache,
+    Window,
+)
+from frog.cli.outputs import Outputs
+from frog.cli.running import resumable, run_of, tell_cached
+from frog.cli.showing import show
+from frog.errors import UsageError
+from frog.report.words import count
+from frog.types import Settings
+
+if TYPE_CHECKING:
+    from frog.types import Comparison, Series
+
+SETTINGS = (
+    "estimator",
+    "window",
+    "precision",
+    "bootstrap",
+    "randomize",
+    "min_evals",
+    "seed",
+)
+"""Flags on which the numbers depend: where none is given, a saved report's settings hold."""
+
+
+def compare(  # noqa: PLR0913 - a flag is an argument here
+    context: typer.Context,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B [C ...]",
+            help="Models or reports that frog analyze --json wrote, the one before first.",
+        ),
+    ],
+    json: Annotated[Path | None, typer.Option(help="Write the comparison as JSON.")] = None,
+    html: Html = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a row a layer (a row a model of a series) as CSV.")
+    ] = None,
+    base: Base = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    estimator: Estimator = "ks",
+    window: Window = "full",
+    precision: Precision = "exact",
+    bootstrap: Bootstrap = 200,
+    randomize: Randomize = 0,
+    min_evals: MinEvals = 50,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    cache: UseCache = True,
+    all_layers: AllLayers = False,
+    format: Format = "auto",
+) -> None:
+    """Compare B with A, layer by layer; more than two become a series against the first."""
+    from frog import api
+
+    outputs = Outputs(json=json, html=html, csv=csv)
+    outputs.check()
+    outputs.keep(*models)
+    if len(models) < 2:
+        raise UsageError(f"compare needs at least two models, got {models[0]} alone")
+    settings = Settings(
+        estimator=estimator,
+        window=window,
+        precision=precision,
+        bootstrap=bootstrap,
+        randomize=randomize,
+        min_evals=min_evals,
+        seed=seed,
+    )
+    progress = Progress(quiet=format == "quiet")
+    run = run_of(progress, jobs=jobs, device=device, cache=cache)
+    with resumable(progress, kept=cache):
+        found = api.compare(
+            *models,
+            settings=settings if _given(context, SETTINGS) else None,
+            base=base,
+            include=include,
+            exclude=exclude,
+            run=run,
+        )
+        progress.stop()
+        outputs.write(found)
+    show(found, format=format, all_layers=all_layers)
+    if format != "quiet":
+        tell_cached(progress)
+        outputs.tell()
+    alone = unmatched(found)
+    if alone:
+        say(f"{count(alone, 'tensor')} without a partner; everything else was compared")
+    if format != "quiet":
+        _next(models, outputs)
+    if alone:
+        raise typer.Exit(PARTIAL)
+
+
+def unmatched(found: Comparison | Series) -> int:
+    """How many tensors of either side have no partner."""
+    from frog.types import Series
+
+    comparisons = found.comparisons if isinstance(found, Series) else (found,)
+    return sum(len(x.only_before) + len(x.only_after) for x in comparisons)
+
+
+def _given(context: typer.Context, names: tuple[str, ...]) -> bool:
+    """Whether the user named any of these flags."""
+    sources = [context.get_parameter_source(name) for name in names]
+    return any(source is not None and source.name != "DEFAULT" for source in sources)
+
+
+def _next(models: list[str], outputs: Outputs) -> None:
+    if outputs.html is None:
+        suggest("frog", "compare", *models, "--html", "compare.html")
+    else:
+        suggest("frog", "gate", models[-1], "--baseline", models[0])

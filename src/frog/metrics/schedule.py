@@ -8,12 +8,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from frog.errors import ModelError, UsageError
 from frog.metrics.cache import Cache
 from frog.metrics.measure import bare_row, measure
 from frog.numerics import symmetric
 from frog.types import FAILED, Finding, LayerReport, Settings, WeightMatrix
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +53,25 @@ def measure_all(
     if jobs < 1:
         raise UsageError(f"jobs must be at least 1, got {jobs}")
     order = sorted(matrices, key=cost, reverse=True)
-    jobs = min(jobs, len(order))
 
     def one(matrix: WeightMatrix) -> Measured:
         return measure_cached(matrix, settings, device=device, cache=cache)
 
+    yield from in_parallel(one, order, jobs)
+
+
+def in_parallel(
+    one: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Iterator[Result]:
+    """``one`` of each item in ``jobs`` threads, yielded as they are done, in no fixed order."""
+    jobs = min(jobs, len(items))
     if jobs <= 1:  # alone, a layer may use all BLAS threads
-        yield from map(one, order)
+        yield from map(one, items)
         return
     with _one_blas_thread() as initialise:
         pool = ThreadPoolExecutor(max_workers=jobs, initializer=initialise)
         try:
-            yield from _as_completed(pool, one, order, ahead=2 * jobs)
+            yield from _as_completed(pool, one, items, ahead=2 * jobs)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -95,17 +106,17 @@ def measure_cached(
 
 def _as_completed(
     pool: ThreadPoolExecutor,
-    one: Callable[[WeightMatrix], Measured],
-    order: Sequence[WeightMatrix],
+    one: Callable[[Item], Result],
+    order: Sequence[Item],
     *,
     ahead: int,
-) -> Iterator[Measured]:
+) -> Iterator[Result]:
     """Results as they come, with few jobs queued so that an interruption drops the rest."""
-    waiting: set[Future[Measured]] = set()
+    waiting: set[Future[Result]] = set()
     queue = iter(order)
     while True:
-        for matrix in queue:
-            waiting.add(pool.submit(one, matrix))
+        for item in queue:
+            waiting.add(pool.submit(one, item))
             if len(waiting) >= ahead:
                 break
         if not waiting:

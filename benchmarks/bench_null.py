@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from frog.metrics.verdicts import judge
+from frog.metrics.verdicts import Evidence, judge
 from frog.numerics import null_table, random_matrix
 from frog.numerics.powerlaw import fit_power_law
 from frog.types import FitStatus, PowerLawFit, Settings
@@ -174,7 +174,7 @@ def tally(matrices: Iterable[np.ndarray], estimator: str) -> Counter[str]:
         if min(shape) >= Settings().min_evals:
             fit = fit_power_law(eigenvalues, estimator=estimator, shape=shape)
         null = random_matrix.looks(eigenvalues, shape, fit)
-        words, _ = judge("layer", fit, null, Settings(estimator=estimator))
+        words, _ = judge("layer", Evidence(fit=fit, null=null), Settings(estimator=estimator))
         found.update(matrices=1, trained=int("trained" in words))
         found.update({name: int(look.outside) for name, look in null.items()})
     return found

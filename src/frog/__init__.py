@@ -7,10 +7,11 @@ from frog.version import __version__
 if TYPE_CHECKING:
     from frog.api import Run, analyze, inspect, merge_reports
     from frog.errors import FrogError, ModelError, ReportError, UsageError
-    from frog.types import Catalogue, LayerReport, ModelReport, Settings, WeightMatrix
+    from frog.types import Catalogue, Farms, LayerReport, ModelReport, Settings, WeightMatrix
 
 _HOMES = {
     "Catalogue": "frog.types",
+    "Farms": "frog.types",
     "FrogError": "frog.errors",
     "LayerReport": "frog.types",
     "ModelError": "frog.errors",
@@ -27,6 +28,7 @@ _HOMES = {
 
 __all__ = [
     "Catalogue",
+    "Farms",
     "FrogError",
     "LayerReport",
     "ModelError",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from frog.metrics.verdicts import judge
+from frog.metrics.verdicts import Evidence, judge
 from frog.numerics.powerlaw import fit_power_law
 from frog.numerics.random_matrix import looks
 from frog.types import FitStatus, PowerLawFit, Settings
@@ -48,7 +48,7 @@ def verdicts(matrix_mn: np.ndarray, estimator: str = "ks") -> tuple[tuple[str, .
     if min(shape) >= Settings().min_evals:
         fit = fit_power_law(eigenvalues, estimator=estimator, shape=shape)
     null = looks(eigenvalues, shape, fit)
-    words, _ = judge("layer", fit, null, Settings(estimator=estimator))
+    words, _ = judge("layer", Evidence(fit=fit, null=null), Settings(estimator=estimator))
     return words, [name for name, look in null.items() if look.outside]
 
 

@@ -76,17 +76,33 @@ OTHER_SETTINGS = {
     "seed": 1,
     "curves": False,
     "save_spectra": True,
+    "window": "farms",
+    "randomize": 1,
+    "farms": frog.Farms(side=32),
 }
+OF_THE_MODEL = {"flow": True, "flow_rank": 8}
+"""No number of a single layer depends on these."""
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(frog.Settings)])
+def test_every_setting_is_in_one_of_the_lists() -> None:
+    assert {x.name for x in fields(frog.Settings)} == {*OTHER_SETTINGS, *OF_THE_MODEL}
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
 def test_any_other_setting_measures_all_again(name: str, folder: Path, tmp_path: Path) -> None:
-    if name == "window":
-        pytest.skip("has one value in this version")
     hits(folder, tmp_path / "cache")
     other = frog.Settings(**{name: OTHER_SETTINGS[name]})
     assert not any(hits(folder, tmp_path / "cache", other).values())
     assert all(hits(folder, tmp_path / "cache").values()), "the earlier entries are still there"
+
+
+@pytest.mark.parametrize("name", OF_THE_MODEL)
+def test_settings_of_the_model_measure_no_layer_again(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    hits(folder, tmp_path / "cache")
+    other = frog.Settings(**{name: OF_THE_MODEL[name]})
+    assert all(hits(folder, tmp_path / "cache", other).values())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from frog.metrics.verdicts import judge
+from frog.metrics.verdicts import Evidence, judge
 from frog.types import FitStatus, NullLook, PowerLawFit, Settings
 
 FIT = PowerLawFit(
@@ -78,7 +78,7 @@ def fit(alpha, low, high):
     ],
 )
 def test_words_and_certainty(found, layer_fit, words, kinds):
-    got, findings = judge("layer.3", layer_fit, found, Settings())
+    got, findings = judge("layer.3", Evidence(fit=layer_fit, null=found), Settings())
     assert got == words
     assert [finding.certainty for finding in findings] == kinds
     for finding in findings:
@@ -91,14 +91,14 @@ def test_words_and_certainty(found, layer_fit, words, kinds):
 
 def test_small_alpha_that_random_matrices_have_too_is_only_possible():
     found = {**null(stable_rank=10.0), "alpha": look("alpha", 1.9, 1.7, 9.0)}
-    words, findings = judge("x", fit(1.9, 1.8, 1.95), found, Settings())
+    words, findings = judge("x", Evidence(fit=fit(1.9, 1.8, 1.95), null=found), Settings())
     assert words == ("trained", "possibly over-trained")
     assert "random matrices of this shape have 1.7 to 9" in findings[1].text
 
 
 def test_large_alpha_names_what_the_shape_alone_gives():
     found = {**null(stable_rank=10.0), "alpha": look("alpha", 8.0, 11.0, 290.0)}
-    _, findings = judge("x", fit(8.0, 7.0, 9.0), found, Settings())
+    _, findings = judge("x", Evidence(fit=fit(8.0, 7.0, 9.0), null=found), Settings())
     assert findings[1].threshold == 6.0 and findings[1].value == 8.0
     assert "random matrices of this shape have 11 to 290" in findings[1].text
 
@@ -113,25 +113,27 @@ def test_large_alpha_names_what_the_shape_alone_gives():
 )
 def test_thresholds_belong_to_ks_on_the_full_window(estimator, settings):
     other = replace(fit(1.2, 1.1, 1.3), estimator=estimator)
-    words, _ = judge("x", other, null(stable_rank=40.0), settings)
+    words, _ = judge("x", Evidence(fit=other, null=null(stable_rank=40.0)), settings)
     assert words == ("trained",)
 
 
 def test_the_band_makes_nothing_certain():
     layer_fit = replace(FIT, alpha=7.0, band_low=6.5, band_high=8.0)
-    words, _ = judge("x", layer_fit, null(stable_rank=40.0), Settings())
+    words, _ = judge("x", Evidence(fit=layer_fit, null=null(stable_rank=40.0)), Settings())
     assert words == ("trained", "possibly over-parameterised")
 
 
 def test_an_interval_that_is_missing_is_never_certain():
     layer_fit = replace(FIT, alpha=7.0, low=math.nan, high=math.nan)
-    words, findings = judge("x", layer_fit, null(stable_rank=40.0), Settings())
+    words, findings = judge("x", Evidence(fit=layer_fit, null=null(stable_rank=40.0)), Settings())
     assert words == ("trained", "possibly over-parameterised")
     assert "nan" not in findings[1].text
 
 
 def test_text_of_a_trained_layer():
-    _, findings = judge("h.0.attn", FIT, null(stable_rank=41.83, spikes=51.0), Settings())
+    _, findings = judge(
+        "h.0.attn", Evidence(fit=FIT, null=null(stable_rank=41.83, spikes=51.0)), Settings()
+    )
     assert findings[0].text == (
         "h.0.attn is trained: stable rank 41.8 (random: 90 to 100), "
         "eigenvalues beyond the bulk 51 (random: 0)"

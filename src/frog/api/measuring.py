@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
 
 ESTIMATORS = ("ks", "hill", "tpl")
-WINDOWS = ("full",)
+WINDOWS = ("full", "farms")
 PRECISIONS = ("exact", "fast")
 COMPATS = ("weightwatcher",)
 
@@ -107,12 +108,22 @@ def check(settings: Settings) -> None:
         raise UnknownName("compat mode", settings.compat, COMPATS)
     if settings.compat is not None and settings.estimator != "ks":
         raise UsageError(f"compat mode fits by 'ks' only, got estimator {settings.estimator!r}")
+    if settings.compat is not None and settings.window != "full":
+        raise UsageError(f"compat mode fits the whole matrix, got window {settings.window!r}")
     if settings.min_evals < 2:
         raise UsageError(f"min_evals must be at least 2, got {settings.min_evals}")
     for name in ("bootstrap", "goodness"):
         draws = getattr(settings, name)
         if draws != 0 and draws < 20:
             raise UsageError(f"{name} must be 0 or at least 20, got {draws}")
+    if settings.randomize < 0:
+        raise UsageError(f"randomize must be at least 0, got {settings.randomize}")
+    farms = settings.farms
+    for name, least in (("side", 2), ("per_dimension", 1), ("budget", 1)):
+        if getattr(farms, name) < least:
+            raise UsageError(f"farms.{name} must be at least {least}, got {getattr(farms, name)}")
+    if not 0.0 < farms.ratio < math.inf:
+        raise UsageError(f"farms.ratio must be a positive number, got {farms.ratio}")
 
 
 def device_of(name: str) -> str:

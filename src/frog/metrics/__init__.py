@@ -4,7 +4,7 @@ A new metric is a function ``(probe) -> float`` with the decorator ``@metric`` i
 family; a new family is a file that is imported here.
 """
 
-from frog.metrics import norms, shape, tail
+from frog.metrics import bulk, norms, randomized, shape, tail
 from frog.metrics.registry import METRICS, Metric, metric
 
-__all__ = ["METRICS", "Metric", "metric", "norms", "shape", "tail"]
+__all__ = ["METRICS", "Metric", "bulk", "metric", "norms", "randomized", "shape", "tail"]

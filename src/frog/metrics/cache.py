@@ -18,8 +18,11 @@ from frog.errors import ReportError
 from frog.serial import finding_from_dict, finding_to_dict, layer_from_dict, layer_to_dict
 from frog.types import Finding, LayerReport, Settings, WeightMatrix
 
-NUMBERS = 1
+NUMBERS = 2
 """Raised whenever a stored number would come out differently."""
+
+OF_THE_MODEL = ("flow", "flow_rank")
+"""Settings that no number of a single layer depends on."""
 
 
 class Cache:
@@ -81,7 +84,7 @@ class Cache:
         key = {
             "numbers": NUMBERS,
             "bytes": fingerprint,
-            "settings": asdict(settings),
+            "settings": {k: v for k, v in asdict(settings).items() if k not in OF_THE_MODEL},
             "matrix": [matrix.name, matrix.kind, matrix.role, matrix.block, matrix.averaged],
             "notes": [matrix.aliases, matrix.rule, matrix.warning],
         }

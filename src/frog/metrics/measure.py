@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from frog.metrics.probe import Probe, require_matrix
+from frog.metrics.randomized import trap_finding
 from frog.metrics.registry import METRICS
-from frog.metrics.verdicts import judge
+from frog.metrics.verdicts import Evidence, judge
 from frog.metrics.weightwatcher import measure_as_weightwatcher, why_skipped
 from frog.numerics.null_table import beyond_table
 from frog.numerics.random_matrix import bulk_edge, looks
@@ -44,12 +45,22 @@ def measure(
         values, fit = measure_as_weightwatcher(probe)
         row = replace(bare, values=values)
     else:
-        fit = probe.fit = settle(probe.eigenvalues, probe.fit, settings, matrix.shape)
+        fit = probe.fit = settle(*fitted_on(probe), probe.fit, settings)
         values = {name: metric(probe) for name, metric in METRICS.items()}
-        null = looks(probe.eigenvalues, matrix.shape, fit, window=settings.window)
-        if "alpha" in null and beyond_table(settings.estimator, matrix.shape):
+        null = looks(
+            probe.eigenvalues, matrix.shape, fit, window=settings.window, farms=settings.farms
+        )
+        fitted = matrix.shape if probe.pool is None else probe.pool.shape
+        if "alpha" in null and beyond_table(settings.estimator, fitted):
             probe.notes.append("the null of alpha is extrapolated: the table ends at r = 4096")
-        verdicts, findings = judge(matrix.name, fit, null, settings)
+        evidence = Evidence(
+            fit=fit,
+            null=null,
+            hill=probe.hill_null,
+            randomness=probe.randomness,
+            traps=trap_finding(matrix.name, probe.shuffled),
+        )
+        verdicts, findings = judge(matrix.name, evidence, settings)
         row = replace(bare, values=values, null=null, verdicts=verdicts)
     if fit.status is FitStatus.NONFINITE:
         row, findings = replace(row, verdicts=("nonfinite",)), (_nonfinite(matrix, probe),)
@@ -63,8 +74,15 @@ def measure(
     ), findings
 
 
+def fitted_on(probe: Probe) -> tuple[np.ndarray, tuple[int, int]]:
+    """The values that a fit is resampled from, and the shape: of windows only what is not twice."""
+    if probe.pool is None:
+        return probe.eigenvalues, probe.shape
+    return probe.pool.thinned(), probe.pool.shape
+
+
 def settle(
-    eigenvalues: np.ndarray, fit: PowerLawFit, settings: Settings, shape: tuple[int, int]
+    eigenvalues: np.ndarray, shape: tuple[int, int], fit: PowerLawFit, settings: Settings
 ) -> PowerLawFit:
     """Add to a fit what is drawn: the bootstrap interval and the goodness of fit."""
     if not fit.ok:
@@ -97,8 +115,11 @@ def skipped_row(tensor: SkippedTensor) -> LayerReport:
 
 
 def curve(probe: Probe, fit: PowerLawFit) -> dict[str, Any] | None:
-    """At most 256 log-spaced points of the survival function, the top 128 exact."""
-    values = probe.eigenvalues
+    """At most 256 log-spaced points of the survival function, the top 128 exact.
+
+    Of the eigenvalues that the fit rests on; of windows, with the edge of a typical one's bulk.
+    """
+    values = probe.fitted
     if not probe.finite or len(values) == 0 or values[0] <= 0:
         return None
     n = len(values)
@@ -110,10 +131,16 @@ def curve(probe: Probe, fit: PowerLawFit) -> dict[str, Any] | None:
     return {
         "eigenvalue": [float(x) for x in values[picked]],
         "survival": [float(x) for x in (picked + 1) / n],
-        "bulk_edge": float(bulk_edge(values, probe.shape)),
+        "bulk_edge": float(_edge(probe)),
         "xmin": fit.xmin,
         "alpha": fit.alpha,
     }
+
+
+def _edge(probe: Probe) -> float:
+    if probe.pool is None:
+        return bulk_edge(probe.eigenvalues, probe.shape)
+    return bulk_edge(probe.pool.typical(), probe.pool.shape)
 
 
 def bare_row(matrix: WeightMatrix) -> LayerReport:

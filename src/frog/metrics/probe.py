@@ -9,14 +9,26 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 
 from frog.errors import ModelError
+from frog.numerics.bulk_fit import BulkFit, fit_bulk
 from frog.numerics.powerlaw import fit_power_law
+from frog.numerics.random_matrix import hill_look, hill_of_random
+from frog.numerics.shuffling import Shuffled, shuffle
 from frog.numerics.spectrum import (
     SVD_LIMIT,
     singular_values_of_product,
     singular_values_svd,
     spectrum,
 )
-from frog.types import FitStatus, PowerLawFit, Settings, Spectrum, WeightMatrix
+from frog.numerics.windows import Pool, pool_windows
+from frog.types import (
+    NAN,
+    FitStatus,
+    NullLook,
+    PowerLawFit,
+    Settings,
+    Spectrum,
+    WeightMatrix,
+)
 
 TAIL_ERROR = 1e-8
 """Largest error of the eigenvalue at xmin, relative to itself, that a fit may rest on."""
@@ -24,6 +36,12 @@ TAIL_ERROR = 1e-8
 FAST_TAIL_ERROR = 1e-2
 """The same for ``precision="fast"``: alpha then is right to 1e-3."""
 
+
+FEWEST_HILL = 12
+"""Eigenvalues that the shape-fair Hill alpha needs: for fewer there is no null to compare with."""
+
+FULL = 0.9
+"""Share of the eigenvalues above rounding that makes a matrix of full rank, for its null."""
 
 T = TypeVar("T")
 
@@ -78,8 +96,74 @@ class Probe:
 
     @lazy
     def fit(self) -> PowerLawFit:
-        """The power law of the tail, with standard error, band and leave-top-out."""
-        return self._measured[1]
+        """The power law of the tail, with standard error, band and leave-top-out.
+
+        With ``window="farms"`` that of the pooled windows.
+        """
+        return self._measured[1] if self.pool is None else self._pooled[1]
+
+    @lazy
+    def pool(self) -> Pool | None:
+        """The pooled windows; None where the whole matrix is fitted."""
+        return self._pooled[0] if self.settings.window == "farms" else None
+
+    @lazy
+    def fitted(self) -> np.ndarray:
+        """The eigenvalues that the fit rests on, descending: of the matrix or of its windows."""
+        return self.eigenvalues if self.pool is None else self.pool.eigenvalues
+
+    @lazy
+    def hill(self) -> PowerLawFit:
+        """The ``hill`` fit to the same eigenvalues, also where they are too few for the other."""
+        failed = PowerLawFit(estimator="hill", status=FitStatus.TOO_FEW)
+        shape = self.shape if self.pool is None else self.pool.shape
+        if not self.finite or min(shape) < FEWEST_HILL:
+            return failed
+        return fit_power_law(self.fitted, estimator="hill", min_tail=2, shape=shape, extras=False)
+
+    @lazy
+    def hill_null(self) -> NullLook:
+        """Place of that alpha among random matrices of the same shape."""
+        if self.pool is None:
+            return hill_look(self.hill.alpha, self.shape)
+        return hill_look(self.hill.alpha, self.pool.shape, windows=self.pool.effective)
+
+    @lazy
+    def hill_random(self) -> float:
+        """Median of that alpha over random matrices of the same shape."""
+        if self.pool is None:
+            return hill_of_random(self.shape)
+        return hill_of_random(self.pool.shape, windows=self.pool.effective)
+
+    @lazy
+    def randomness(self) -> float:
+        """(alpha_hill - 1) over its median among random matrices; NaN where many values are zero:
+        what is left then belongs to no matrix of this shape."""
+        if 2 * self.hill.n_tail < FULL * len(self.fitted) or len(self.eigenvalues) < FULL * min(
+            self.shape
+        ):
+            return NAN
+        return (self.hill.alpha - 1.0) / (self.hill_random - 1.0)
+
+    @lazy
+    def bulk(self) -> BulkFit:
+        """The Marchenko-Pastur law of the bulk."""
+        return fit_bulk(self.eigenvalues, self.shape)
+
+    @lazy
+    def shuffled(self) -> Shuffled:
+        """The matrix with its entries in random order, as often as was asked for."""
+        if not self.settings.randomize or not self.finite:
+            return Shuffled()
+        return shuffle(
+            self.matrix.loader,
+            self.eigenvalues,
+            self.shape,
+            count=self.settings.randomize,
+            seed=(self.settings.seed, self.matrix.name),
+            precision=self.settings.precision,
+            device=self.device,
+        )
 
     @lazy
     def eigenvalues(self) -> np.ndarray:
@@ -128,6 +212,29 @@ class Probe:
                     f"({found.resolution:.0e} of the largest)"
                 )
         return found, fit
+
+    @lazy
+    def _pooled(self) -> tuple[Pool, PowerLawFit]:
+        loader, shape, settings = self.matrix.loader, self.shape, self.settings
+        small = shape[0] * shape[1] <= SVD_LIMIT
+        methods = ["gram32"] if settings.precision == "fast" else []
+        methods += ["gram64", "svd64"] if small else ["gram64"]
+        while True:
+            method = methods.pop(0)
+            pool = pool_windows(loader, shape, settings.farms, seed=settings.seed, method=method)
+            fit = self._fit_pool(pool)
+            error = FAST_TAIL_ERROR if method == "gram32" else TAIL_ERROR
+            clear = not fit.ok or fit.xmin / pool.eigenvalues[0] * error >= pool.resolution
+            if clear or not methods:
+                return pool, fit
+
+    def _fit_pool(self, pool: Pool) -> PowerLawFit:
+        estimator = self.settings.estimator
+        if np.isnan(pool.eigenvalues).any():
+            return PowerLawFit(estimator=estimator, status=FitStatus.NONFINITE)
+        if len(pool.thinned()) < self.settings.min_evals:
+            return PowerLawFit(estimator=estimator, status=FitStatus.TOO_FEW)
+        return fit_power_law(pool.eigenvalues, estimator=estimator, shape=pool.shape)
 
     def _measured_product(
         self, up_mk: np.ndarray, down_kn: np.ndarray, scale: float

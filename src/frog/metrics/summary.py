@@ -19,6 +19,14 @@ AVERAGED = (
     "stable_rank",
     "D",
 )
+CONDITIONS = (
+    "over-parameterised",
+    "possibly over-parameterised",
+    "over-trained",
+    "possibly over-trained",
+    "fine",
+    "unjudged",
+)
 WEIGHTWATCHER_FAILED = -1.0
 
 
@@ -49,9 +57,25 @@ def summarise(layers: Iterable[LayerReport], *, compat: str | None = None) -> Su
     summary["layers_averaged"] = len(averaged)
     summary["layers_measured"] = len(measured)
     summary["layers_total"] = len(layers)
+    summary |= shares(measured)
     summary["params_measured"] = sum(x.params for x in measured)
     summary["params_total"] = sum(x.params for x in layers)
     return summary
+
+
+def shares(measured: Sequence[LayerReport]) -> Summary:
+    """Share of the measured parameters, 0 to 1, in the layers of each condition.
+
+    >>> shares([])["params_fine"]
+    nan
+    """
+    total = sum(x.params for x in measured)
+    found: Summary = {}
+    for condition in CONDITIONS:
+        params = sum(x.params for x in measured if x.condition == condition)
+        name = condition.replace(" ", "_").replace("-", "_")
+        found[f"params_{name}"] = params / total if total else math.nan
+    return found
 
 
 def _weightwatcher(measured: Sequence[LayerReport]) -> Summary:

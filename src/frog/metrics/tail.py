@@ -10,6 +10,7 @@ from frog.metrics.probe import Probe
 from frog.metrics.registry import metric
 
 MARTIN_2021 = "Martin, Peng & Mahoney 2021, Nature Communications 12:4122"
+HU_2025 = "Hu et al. 2025, FARMS, arXiv:2506.06280 (the start at the median)"
 CLAUSET_2009 = "Clauset, Shalizi & Newman 2009, SIAM Review 51(4)"
 
 
@@ -94,8 +95,8 @@ def rate(probe: Probe) -> float:
 @metric("alpha_weighted", symbol="α̂ = α log₁₀λ₁", better="lower", degree="alpha-log",
         source=MARTIN_2021)  # fmt: skip
 def alpha_weighted(probe: Probe) -> float:
-    """Alpha-hat: alpha times the logarithm of the largest eigenvalue."""
-    if not probe.fit.ok:
+    """Alpha-hat: alpha times the logarithm of the largest eigenvalue; not of FARMS windows."""
+    if not probe.fit.ok or probe.pool is not None:
         return math.nan
     return probe.fit.alpha * math.log10(probe.eigenvalues[0])
 
@@ -103,10 +104,22 @@ def alpha_weighted(probe: Probe) -> float:
 @metric("log_alpha_norm", symbol="log₁₀ Σλ^α", better="lower", degree="alpha-log",
         source=MARTIN_2021)  # fmt: skip
 def log_alpha_norm(probe: Probe) -> float:
-    """Logarithm of the alpha-norm: Schatten norm of exponent 2 alpha, to that power."""
-    if not probe.fit.ok:
+    """Logarithm of the alpha-norm, Schatten norm of exponent 2 alpha; not of FARMS windows."""
+    if not probe.fit.ok or probe.pool is not None:
         return math.nan
     top = probe.eigenvalues[0]
     # scaled by the largest: lambda^alpha overflows for large alpha
     total = float(np.sum((probe.eigenvalues / top) ** probe.fit.alpha))
     return math.log10(total) + probe.fit.alpha * math.log10(top)
+
+
+@metric("alpha_hill", symbol="α (x_min = median)", better="none", degree=0, source=HU_2025)
+def alpha_hill(probe: Probe) -> float:
+    """Exponent of the upper half of the eigenvalues, by Hill's estimator, from r = 12 on."""
+    return probe.hill.alpha
+
+
+@metric("randomness", symbol="(α_hill-1)/(α_random-1)", better="band", degree=0, source="FROG")
+def randomness(probe: Probe) -> float:
+    """Slope of the upper half over its median in random matrices of that shape: 1 is like those."""
+    return probe.randomness

@@ -10,60 +10,129 @@ A verdict is *certain* or *possible*; a possible one carries ``possibly`` in its
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from frog.types import Finding, NullLook, PowerLawFit, Settings
+from frog.numerics.null_table import normal_score
+from frog.numerics.random_matrix import LEVEL
+from frog.types import Finding, LayerReport, NullLook, PowerLawFit, Settings
 
 OVER_TRAINED = 2.0
 OVER_PARAMETERISED = 6.0
+MODEL_LEVEL = 0.01
+"""Share of untrained models that the joint test takes for trained."""
+
+ENOUGH_LAYERS = 10
+"""Layers too small for a verdict of their own that together make one certain: of trained layers of
+16 rows and more fewer than half stay inside all looks, so ten that do are none of those."""
+
+TINY = 1e-12  # of a share: beyond it the table knows nothing
+
 TOWARDS = {"stable_rank": "low", "spikes": "high", "alpha": "low"}
 """On which side of its null a look shows correlations. The other side is a spectrum *flatter* than
 random, which orthogonal initialisation makes as well as training: there it is only possible."""
 
-NAMES = {"stable_rank": "stable rank", "spikes": "eigenvalues beyond the bulk", "alpha": "alpha"}
+NAMES = {
+    "stable_rank": "stable rank",
+    "spikes": "eigenvalues beyond the bulk",
+    "alpha": "alpha",
+    "alpha_hill": "shape-fair alpha",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that a verdict on one layer rests on.
+
+    ``fit`` is the tail, with its interval; ``null`` the looks; ``hill`` the shape-fair alpha
+    against its own null and ``randomness`` its degree (1: like random, lower: heavier tail);
+    ``traps`` the finding of correlation traps, where the matrix was shuffled.
+    """
+
+    fit: PowerLawFit
+    null: Mapping[str, NullLook]
+    hill: NullLook | None = None
+    randomness: float = math.nan
+    traps: Finding | None = None
+
+    @property
+    def heavier_than_random(self) -> bool:
+        """Whether the shape-fair alpha lies below its null: correlations, whatever ``ks`` says."""
+        return self.hill is not None and self.hill.value < self.hill.low
+
+    @property
+    def like_random(self) -> bool:
+        """Whether the shape-fair alpha lies inside its null."""
+        return self.hill is not None and self.hill.low <= self.hill.value <= self.hill.high
 
 
 def judge(
-    name: str, fit: PowerLawFit, null: Mapping[str, NullLook], settings: Settings
+    name: str, evidence: Evidence, settings: Settings
 ) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
     """Verdict words and findings of one layer.
 
-    ``trained``: certain when a look lies outside its null on the side of correlations, possible
-    when only on the other side. ``untrained`` and ``over-parameterised``: no look can tell the
-    layer from a random matrix (one too small for a fit: only possibly ``untrained``).
-    ``over-parameterised`` also when alpha > 6, ``over-trained`` when alpha < 2: certain when the
-    bootstrap interval of alpha lies wholly beyond (the stability band holds the truth in one of
-    six cases and makes nothing certain: docs/design-notes/002); ``over-trained`` is only possible
-    where random matrices of the shape have such an alpha too. Without looks and without a fit
-    there is no verdict.
+    ``trained``: certain when a look lies outside its null on the side of correlations; possible
+    when only on the other side, or when only the shape-fair alpha lies below its null.
+    ``untrained`` and ``over-parameterised``: nothing can tell the layer from a random matrix (one
+    too small for a fit: only possibly ``untrained``). ``over-parameterised`` also when alpha > 6:
+    certain when the bootstrap interval lies wholly beyond *and* the shape-fair alpha is no heavier
+    than random (in a long matrix alpha is above 6 by shape alone). ``over-trained`` when
+    alpha < 2: certain when the interval lies wholly below *and* neither alpha's null nor that of
+    the shape-fair alpha has such values; possible where there are correlation traps, which sound
+    models have too (docs/design-notes/004). The stability band holds the truth in one of six cases
+    and makes nothing certain (docs/design-notes/002). Without looks and without a fit there is
+    no verdict.
 
     >>> look = NullLook(name="stable_rank", value=9.0, percentile=0.0, low=90.0, high=99.0)
     >>> from frog.types import FitStatus
     >>> fit = PowerLawFit(estimator="ks", status=FitStatus.TOO_FEW)
-    >>> words, findings = judge("layer", fit, {"stable_rank": look}, Settings())
+    >>> evidence = Evidence(fit=fit, null={"stable_rank": look})
+    >>> words, findings = judge("layer", evidence, Settings())
     >>> words, findings[0].text
     (('trained',), 'layer is trained: stable rank 9 (random: 90 to 99)')
     """
-    found = _from_looks(name, fit, null)
-    if _thresholds_hold(fit, settings):
-        found = _strongest(found + _from_alpha(name, fit, null))
+    found = _from_looks(name, evidence)
+    if _thresholds_hold(evidence.fit, settings):
+        found = _strongest(found + _from_alpha(name, evidence))
     words: list[str] = []
     for finding in found:
         prefix = "possibly " if finding.certainty == "possible" else ""
         words += [prefix + kind for kind in _words_of(finding)]
-    return tuple(words), tuple(found)
+    if evidence.traps is not None:
+        found.append(evidence.traps)
+        words.append("possibly over-trained")  # a trap is a fact, what it means is not
+    return tuple(_certain_first(words)), tuple(found)
 
 
 # ----------------------------------------------------------------------- from the looks
 
 
-def _from_looks(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> list[Finding]:
-    if not null:
+def _from_looks(name: str, evidence: Evidence) -> list[Finding]:
+    if not evidence.null:
         return []
-    outside = [look for look in null.values() if look.outside]
+    outside = [look for look in evidence.null.values() if look.outside]
     if outside:
         return [_trained(name, outside)]
-    return [_like_random(name, fit, null)]
+    if evidence.hill is not None and evidence.heavier_than_random:
+        return [_by_shape_fair_alpha(name, evidence.hill, evidence.randomness)]
+    return [_like_random(name, evidence.fit, evidence.null)]
+
+
+def _by_shape_fair_alpha(name: str, hill: NullLook, randomness: float) -> Finding:
+    return Finding(
+        kind="trained",
+        certainty="possible",
+        severity="info",
+        layer=name,
+        value=hill.value,
+        threshold=hill.low,
+        text=f"{name} is possibly trained: its upper half falls {_degree(randomness)}, "
+        f"{_listed([hill])}; no other look can tell it from a random matrix",
+    )
+
+
+def _degree(randomness: float) -> str:
+    return f"at {randomness:.2f} of the slope of random matrices"
 
 
 def _trained(name: str, outside: list[NullLook]) -> Finding:
@@ -134,16 +203,21 @@ def _thresholds_hold(fit: PowerLawFit, settings: Settings) -> bool:
     return fit.ok and fit.estimator == settings.estimator == "ks" and settings.window == "full"
 
 
-def _from_alpha(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> list[Finding]:
+def _from_alpha(name: str, evidence: Evidence) -> list[Finding]:
+    fit, look = evidence.fit, evidence.null.get("alpha")
     low, high = fit.low, fit.high
-    look = null.get("alpha")
     as_random = look is not None and not look.outside
+    doubt = ""
     if fit.alpha > OVER_PARAMETERISED:
         kind, bound, side = "over-parameterised", OVER_PARAMETERISED, "above"
         certain = low > OVER_PARAMETERISED
+        if certain and evidence.heavier_than_random:
+            certain, doubt = False, f"yet its upper half falls {_degree(evidence.randomness)}"
     elif fit.alpha < OVER_TRAINED:
         kind, bound, side = "over-trained", OVER_TRAINED, "below"
         certain = high < OVER_TRAINED and not as_random
+        if certain and evidence.like_random:
+            certain, doubt = False, "yet its shape-fair alpha is that of a random matrix"
     else:
         return []
     text = f"{name} is {'' if certain else 'possibly '}{kind}: alpha {fit.alpha:.3g}"
@@ -152,6 +226,8 @@ def _from_alpha(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> li
     text += f" is {side} {bound:g}"
     if look is not None and (as_random or side == "above"):
         text += f"; random matrices of this shape have {look.low:.3g} to {look.high:.3g}"
+    if doubt:
+        text += f"; {doubt}"
     finding = Finding(
         kind=kind,
         certainty="certain" if certain else "possible",
@@ -173,6 +249,12 @@ def _words_of(finding: Finding) -> tuple[str, ...]:
     return ("untrained", finding.kind) if like_random else (finding.kind,)
 
 
+def _certain_first(words: list[str]) -> list[str]:
+    """Each word once; none as possible that is certain too."""
+    kept = dict.fromkeys(words)
+    return [x for x in kept if x.removeprefix("possibly ") == x or x[9:] not in kept]
+
+
 def _strongest(findings: list[Finding]) -> list[Finding]:
     """One finding of a kind: the certain one, else the first."""
     kept: dict[str, Finding] = {}
@@ -181,3 +263,61 @@ def _strongest(findings: list[Finding]) -> list[Finding]:
         if other is None or (other.certainty, finding.certainty) == ("possible", "certain"):
             kept[finding.kind] = finding
     return list(kept.values())
+
+
+# --------------------------------------------------------------------------- the model
+
+
+def model_findings(findings: Iterable[Finding], layers: Sequence[LayerReport]) -> list[Finding]:
+    """The findings of the layers, and what they say of the model: whether it is untrained.
+
+    One of the model that was there before (in the report of a part) is made anew.
+    """
+    kept = [x for x in findings if (x.layer, x.kind) != ("", "untrained")]
+    untrained = untrained_model(layers)
+    return kept if untrained is None else [*kept, untrained]
+
+
+def untrained_model(layers: Sequence[LayerReport]) -> Finding | None:
+    """``untrained`` for a model none of whose layers, singly or together, differs from noise.
+
+    Three tests over the L layers with looks, each at a third of 1 %, two-sided: the most extreme
+    stable rank (p at most level / L), the number of layers outside any look (binomial with the
+    level of the looks), and the sum of the normal scores of the stable ranks over sqrt(L). A
+    trained model fails all three; one with a few trained layers the first. Certain with a layer
+    that is certainly untrained by itself, or with ten layers; else possible.
+    Source: Stouffer et al. 1949, The American Soldier, vol. 1 (the sum of scores).
+
+    >>> untrained_model([]) is None
+    True
+    """
+    judged = [x for x in layers if "stable_rank" in x.null]
+    if len(judged) < 2:
+        return None
+    shares = [min(max(x.null["stable_rank"].percentile / 100.0, TINY), 1.0 - TINY) for x in judged]
+    extreme = min(1.0, len(judged) * min(2.0 * min(p, 1.0 - p) for p in shares))
+    outside = sum(any(look.outside for look in x.null.values()) for x in judged)
+    count = _at_least(outside, len(judged), LEVEL)
+    score = sum(normal_score(p) for p in shares) / math.sqrt(len(judged))
+    joint = math.erfc(abs(score) / math.sqrt(2.0))
+    p = min(1.0, 3.0 * min(extreme, count, joint))
+    if p < MODEL_LEVEL:
+        return None
+    certain = len(judged) >= ENOUGH_LAYERS or any("untrained" in x.verdicts for x in judged)
+    return Finding(
+        kind="untrained",
+        certainty="certain" if certain else "possible",
+        severity="warning" if certain else "info",
+        layer="",
+        value=p,
+        threshold=MODEL_LEVEL,
+        text=f"the model is {'' if certain else 'possibly '}untrained: {outside} of "
+        f"{len(judged)} layers differ from random matrices of their shape, and so do they "
+        f"together no more than by chance (p = {p:.2g})",
+    )
+
+
+def _at_least(count: int, total: int, p: float) -> float:
+    """Probability of ``count`` or more of ``total`` with a share p each."""
+    below = sum(math.comb(total, i) * p**i * (1.0 - p) ** (total - i) for i in range(count))
+    return max(0.0, 1.0 - below)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from frog.metrics.ranking import rank
 from frog.metrics.summary import summarise
+from frog.metrics.verdicts import model_findings
 from frog.types import Finding, LayerReport, ModelReport
 
 
@@ -18,9 +19,10 @@ def complete(report: ModelReport) -> ModelReport:
     one measured in one go.
     """
     layers, compat = report.layers, report.settings.compat
+    findings = model_findings(report.findings, layers)
     return replace(
         report,
-        findings=_in_order(report.findings, layers),
+        findings=_in_order(findings, layers),
         summary=summarise(layers, compat=compat),
         ranking=() if compat else rank(layers),
     )

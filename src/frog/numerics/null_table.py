@@ -16,6 +16,9 @@ last slope, with the last spread. The grid has even r; odd r shifts ``hill`` (it
 index floor(r / 2)) by a known amount over r. The spread of ``hill`` shrinks with r below what
 interpolation can follow: there the table is wider than the null.
 
+A second, smaller table (``tools/make_window_null.py``) is for pooled windows:
+:func:`pooled_null_of`.
+
 The truncated power law (``tpl``) has no null: on nearly all random matrices its fit has no optimum.
 The table is made by ``tools/make_null_table.py``; :func:`facts` tells how.
 """
@@ -89,6 +92,36 @@ def null_of(statistic: str, small: int, large: int) -> Null | None:
     return Null(tuple(table["scores"].tolist()), tuple(values.tolist()))
 
 
+@lru_cache(maxsize=4096)
+def pooled_null_of(estimator: str, shape: tuple[int, int], windows: float) -> Null | None:
+    """The null of ln((alpha - 1) s / mu) for the pooled eigenvalues of disjoint windows.
+
+    ``shape`` is that of one window, ``windows`` their number, which need be no whole one. Three
+    numbers a cell, the median and a spread on either side, are interpolated linearly in ln r,
+    ln K and Q^(-1/2); beyond the largest r the median goes on with its last slope, beyond the
+    largest K it stays. One window is a whole matrix, with a coarser null than :func:`null_of`,
+    but from r = 12 on. None where the estimator has no null or r is smaller.
+
+    >>> null = pooled_null_of("hill", (384, 384), 3.7)
+    >>> null.quantile(0.1) < null.quantile(0.5) < null.quantile(0.9)
+    True
+    """
+    table, small = _windows(), min(shape)
+    if estimator not in ("ks", "hill") or small < table["sides"][0]:
+        return None
+    found = table[estimator]
+    column, weight = _bracket(table["roots"], math.sqrt(small / max(shape)))
+    found = (1 - weight) * found[column] + weight * found[column + 1]
+    sides = np.log(table["sides"])
+    row, weight = _bracket(sides, math.log(small))
+    slope = (found[-1, :, 0] - found[-2, :, 0]) / (sides[-1] - sides[-2])
+    found = (1 - weight) * found[row] + weight * found[row + 1]
+    found[:, 0] += slope * max(0.0, math.log(small) - float(sides[-1]))
+    pool, weight = _bracket(np.log(table["pools"]), math.log(max(windows, 1.0)))
+    middle, down, up = ((1 - weight) * found[pool] + weight * found[pool + 1]).tolist()
+    return Null((-1.0, 0.0, 1.0), (middle - down, middle, middle + up))
+
+
 def beyond_table(statistic: str, shape: tuple[int, int]) -> bool:
     """Whether the null of this shape is an extrapolation: r above the table's grid.
 
@@ -123,7 +156,16 @@ def normal_score(p: float) -> float:
 
 @cache
 def _table() -> dict[str, np.ndarray]:
-    source = resources.files("frog.numerics").joinpath("null_table.npz")
+    return _packed("null_table.npz")
+
+
+@cache
+def _windows() -> dict[str, np.ndarray]:
+    return _packed("null_windows.npz")
+
+
+def _packed(name: str) -> dict[str, np.ndarray]:
+    source = resources.files("frog.numerics").joinpath(name)
     with source.open("rb") as file, np.load(file, allow_pickle=False) as packed:
         table = {name: packed[name] for name in packed.files}
     for name, array in table.items():

@@ -8,17 +8,22 @@ entry distributions (Gaussian, uniform, signs) because the largest eigenvalue is
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from frog.errors import UsageError
-from frog.numerics.null_table import Null, null_of
-from frog.types import NullLook, PowerLawFit
+from frog.numerics.null_table import Null, null_of, pooled_null_of
+from frog.numerics.windows import effective_windows, plan_windows, window_shape
+from frog.types import NAN, Farms, NullLook, PowerLawFit
 
 LEVEL = 0.003
 """Share of random matrices with any look outside: with 1000 of them at most 10 may be called
 trained, and a table made by simulation has errors of its own."""
+
+SMALLEST_POOL = 28
+"""Eigenvalues that disjoint windows would have; with fewer, alpha has no null."""
 
 LOOKS = ("stable_rank", "spikes", "alpha")
 """The looks. The level is divided by their number, also where one of them is missing."""
@@ -31,6 +36,7 @@ def looks(
     *,
     level: float = LEVEL,
     window: str = "full",
+    farms: Farms | None = None,
 ) -> dict[str, NullLook]:
     """Three numbers of a spectrum against their distributions for random matrices of its shape.
 
@@ -39,10 +45,12 @@ def looks(
     quantiles p/2 and 1 - p/2; for ``spikes`` both are 0, and the edge is where a share p of
     random matrices has one. The percentile of a count is that of the middle of its step.
 
-    ``eigenvalues`` (k,) descending, k <= r; fewer than r means that the others are zero.
+    ``eigenvalues`` (k,) descending, k <= r, of the whole matrix; fewer than r means that the
+    others are zero. With ``window="farms"`` the fit is of pooled windows, cut as ``farms`` says
+    (default: its defaults), and its null that of as many disjoint windows as tell as much.
     A look is missing where it has no null: all of them for r < 4 and a zero or non-finite
-    spectrum; ``spikes`` for r < 8; ``alpha`` for r < 28, where the fit failed, for a window other
-    than ``full`` and for ``tpl``, which has no optimum on random matrices.
+    spectrum; ``spikes`` for r < 8; ``alpha`` for r < 28, where the fit failed, and for
+    ``tpl``, which has no optimum on random matrices.
     Source: Johnstone 2001, Ann. Statist. 29(2), theorem 1.1 (law of lambda_1); the rest by
     simulation, ``docs/design-notes/003-the-null.md``.
 
@@ -61,10 +69,60 @@ def looks(
     found = {"stable_rank": _look_at_stable_rank(eigenvalues, shape, p)}
     if null_of("top_bulk", r, large) is not None:
         found["spikes"] = _look_at_spikes(eigenvalues, shape, p)
-    null = null_of(fit.estimator, r, large) if fit.ok and window == "full" else None
-    if null is not None:
-        found["alpha"] = _look_at_alpha(fit.alpha, shape, p, null)
+    if fit.ok:
+        null, of = null_of(fit.estimator, r, large), shape
+        if window == "farms":
+            null, of = _null_of_windows(fit.estimator, shape, farms or Farms())
+        if null is not None:
+            found["alpha"] = _look_at_alpha(fit.alpha, of, p, null)
     return found
+
+
+def hill_look(alpha: float, shape: tuple[int, int], *, windows: float | None = None) -> NullLook:
+    """The ``hill`` alpha of a spectrum against its null, r >= 12; limits as in :func:`looks`.
+
+    ``windows``: the alpha is that of so many disjoint windows of ``shape`` in one pool. Without a
+    null (smaller r, NaN) all numbers but the value are NaN, and it lies outside of nothing.
+
+    >>> hill_look(2.1, (384, 384)).outside, hill_look(1.8, (384, 384)).outside
+    (False, True)
+    """
+    null = None
+    if windows is None:
+        null = null_of("hill", min(shape), max(shape))
+    if null is None:
+        null = pooled_null_of("hill", shape, windows or 1.0)
+    if null is None or not alpha > 1.0:
+        return NullLook(name="alpha_hill", value=alpha, percentile=NAN, low=NAN, high=NAN)
+    found = _look_at_alpha(alpha, shape, LEVEL / len(LOOKS), null)
+    return replace(found, name="alpha_hill")
+
+
+def hill_of_random(shape: tuple[int, int], *, windows: float | None = None) -> float:
+    """Median ``hill`` alpha of random matrices: 1 + (mu / s) exp(median). NaN for r < 12.
+
+    >>> round(hill_of_random((384, 384)), 2), round(hill_of_random((384, 1536)), 1)
+    (2.13, 3.5)
+    """
+    null = null_of("hill", min(shape), max(shape)) if windows is None else None
+    null = null or pooled_null_of("hill", shape, windows or 1.0)
+    if null is None:
+        return NAN
+    centre, width = edge_law(shape)
+    return 1.0 + centre / width * math.exp(null.quantile(0.5))
+
+
+def _null_of_windows(
+    estimator: str, shape: tuple[int, int], farms: Farms
+) -> tuple[Null | None, tuple[int, int]]:
+    """Null of a pool's alpha and the shape of its windows; one window is a whole matrix."""
+    rows, columns = window_shape(shape, farms)
+    windows = effective_windows(plan_windows(shape, farms))
+    small, large = min(rows, columns), max(rows, columns)
+    if windows * small < SMALLEST_POOL:
+        return None, (rows, columns)
+    null = null_of(estimator, small, large) if windows < 1.0 + 1e-9 else None
+    return null or pooled_null_of(estimator, (rows, columns), windows), (rows, columns)
 
 
 def _look_at_alpha(alpha: float, shape: tuple[int, int], p: float, null: Null) -> NullLook:

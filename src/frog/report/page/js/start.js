@@ -1,0 +1,67 @@
+// Which parts a page has, by its kind.
+
+const REPORT_COLUMNS = ["alpha", "D", "stable_rank", "log_spectral_norm", "log_norm", "alpha_weighted"];
+const CHANGE_COLUMNS = ["before:alpha", "after:alpha", "change:alpha", "drift", "rotation_left", "rotation_right", "intruders", "scale_z", "change:stable_rank"];
+
+function startMap(first) {
+  const select = byId("map-metric");
+  metricOptions(select, data.metrics, first);
+  const show = () => {
+    if (select.value) drawMap(select.value, openLayer);
+    else byId("map-body").replaceChildren(el("p", { class: "dim" }, "No layer was measured."));
+  };
+  select.addEventListener("change", show);
+  onTheme(show);
+  show();
+}
+
+function intervalColumn(title, low, high, help) {
+  const text = (i) => (valueOf(low, i) === null ? "" : `${valueOf(low, i).toFixed(1)}–${valueOf(high, i).toFixed(1)}`.replace(/-/g, "−"));
+  return { key: "interval", title, help, number: (i) => (valueOf(low, i) === null ? null : valueOf(high, i) - valueOf(low, i)), node: text, text, shown: true };
+}
+
+function reportPage() {
+  startMap("alpha");
+  startDepth("alpha", openLayer);
+  startFlow(openLayer);
+  const columns = [...placeColumns()];
+  columns.push({ key: "params", title: "parameters", help: "number of parameters", number: (i) => layers.params[i], node: (i) => quantity(layers.params[i]), shown: false });
+  for (const metric of data.metrics) {
+    columns.push(metricColumn(metric, REPORT_COLUMNS.includes(metric.key)));
+    if (metric.key === "alpha" && metricOf.has("alpha_low")) columns.push(intervalColumn("α interval", "alpha_low", "alpha_high", "95 % interval of alpha; sorts by its width"));
+  }
+  columns.push({ key: "condition", title: "condition", help: "the class of the layer", left: true, text: (i) => layers.condition[i], node: conditionWord, shown: true });
+  columns.push({ key: "verdicts", title: "verdicts", help: "every verdict", left: true, text: (i) => layers.verdicts[i].join(", "), shown: false });
+  columns.push({ key: "status", title: "fit", help: "whether the tail could be fitted", left: true, text: (i) => layers.status[i].replace(/_/g, " "), shown: false });
+  columns.push({ key: "dtype", title: "dtype", help: "type of the stored numbers", left: true, text: (i) => layers.dtype[i], shown: false });
+  new LayerTable("layers", columns);
+}
+
+function comparisonPage() {
+  valueParts = comparedValues;
+  startMap("change:alpha");
+  startLargest(openLayer);
+  startDepth("change:alpha", openLayer);
+  const columns = [...placeColumns()];
+  const metrics = [...data.metrics].sort((a, b) => rank(a.key) - rank(b.key));
+  for (const metric of metrics) {
+    columns.push(metricColumn(metric, CHANGE_COLUMNS.includes(metric.key)));
+    if (metric.key === "change:alpha" && valuesOf("change:alpha_low").some(isNumber)) columns.push(intervalColumn("Δα interval", "change:alpha_low", "change:alpha_high", "joint 95 % interval of the change of alpha; sorts by its width"));
+  }
+  const verdict = (i) => {
+    const [before, after] = [layers.verdicts_before[i].join(", "), layers.verdicts[i].join(", ")];
+    return before === after ? after : `${before || "none"} → ${after || "none"}`;
+  };
+  columns.push({ key: "scale", title: "scale", help: "collapse, or compensated by the next normalisation", left: true, text: (i) => layers.scale[i], shown: layers.scale.some(Boolean) });
+  columns.push({ key: "verdicts", title: "verdict", help: "verdicts before and after", left: true, text: verdict, shown: true });
+  new LayerTable("layers", columns);
+}
+
+const rank = (key) => (CHANGE_COLUMNS.includes(key) ? CHANGE_COLUMNS.indexOf(key) : CHANGE_COLUMNS.length);
+
+startTheme();
+startPlots();
+({ report: reportPage, comparison: comparisonPage, series: seriesPage })[data.page]();
+startFindings();
+startDrawer();
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,136 @@
+"""What the page of a series shows: its data block and the words of its template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from frog.report.page.columns import CHANGES, FIRST, Column, metric_columns
+from frog.report.page.layers import layer_facts, line_order
+from frog.report.page.parts import (
+    condition_shares,
+    method_words,
+    setting_words,
+    severity_counts,
+    short_path,
+)
+from frog.types import LayerReport, ModelReport, Series
+
+DIGITS = 7
+LAYER_METRICS = (*FIRST, "log_alpha_norm", "spikes", "xmin", "num_pl_spikes")
+"""Metrics of single layers that a series holds; the reports of its members have the rest."""
+
+FROM_COMPARISON = ("drift", "rotation_left", "rotation_right", "intruders", "scale_z")
+
+
+def series_data(series: Series) -> dict[str, Any]:
+    """The data block of a series' page: a table member x layer for each metric."""
+    layers = _all_layers(series.reports)
+    members = [{x.name: x.values for x in report.measured} for report in series.reports]
+    tables = [[member.get(layer.name, {}) for layer in layers] for member in members]
+    settings = series.reports[0].settings if series.reports else None
+    columns = []
+    if settings is not None:
+        flat = [table for row in tables for table in row]
+        columns = [asdict(c) for c in metric_columns(flat, settings) if c.key in LAYER_METRICS]
+    values = {
+        column["key"]: [[_short(table.get(column["key"])) for table in row] for row in tables]
+        for column in columns
+    }
+    for key, rows in _compared(series, layers).items():
+        values[key] = rows
+    return {
+        "page": "series",
+        "layers": {**layer_facts(layers), "averaged": [x.averaged for x in layers]},
+        "lines": line_order(layers),
+        "metrics": columns + _compared_columns(values),
+        "values": values,
+        "members": [
+            {"label": label, "step": step, "summary": dict(report.summary)}
+            for label, step, report in zip(
+                series.labels, series.steps, series.reports, strict=True
+            )
+        ],
+        "conditions": [_conditions(report, layers) for report in series.reports],
+    }
+
+
+def series_context(series: Series) -> dict[str, Any]:
+    """The words of a series' page."""
+    settings = series.reports[0].settings if series.reports else None
+    return {
+        "title": f"{len(series.labels)} models, {_span(series.labels)}",
+        "series": series,
+        "members": [
+            {
+                "label": label,
+                "step": step,
+                "report": report,
+                "severities": severity_counts(report.findings),
+                "shares": condition_shares(report.measured),
+                "verdict": _verdict(series, i),
+            }
+            for i, (label, step, report) in enumerate(
+                zip(series.labels, series.steps, series.reports, strict=True)
+            )
+        ],
+        "settings": setting_words(settings) if settings else [],
+        "method": method_words(settings) if settings else "",
+    }
+
+
+def _verdict(series: Series, i: int) -> str:
+    """The sentence of the comparison of member i with the first."""
+    return series.comparisons[i - 1].verdict if 0 < i <= len(series.comparisons) else ""
+
+
+def _all_layers(reports: Sequence[ModelReport]) -> list[LayerReport]:
+    """Every layer that some member has, as met."""
+    met: dict[str, LayerReport] = {}
+    for report in reports:
+        for layer in report.measured:
+            met.setdefault(layer.name, layer)
+    return list(met.values())
+
+
+def _conditions(report: ModelReport, layers: Sequence[LayerReport]) -> list[str | None]:
+    by_name = {layer.name: layer.condition for layer in report.measured}
+    return [by_name.get(layer.name) for layer in layers]
+
+
+def _compared(series: Series, layers: Sequence[LayerReport]) -> dict[str, Any]:
+    """Drift, rotation and the like against the first member, which itself has none."""
+    found: dict[str, Any] = {}
+    for key in FROM_COMPARISON:
+        rows: list[list[float | None]] = [[None] * len(layers)]
+        for comparison in series.comparisons:
+            by_name = {x.name: getattr(x, key) for x in comparison.layers}
+            rows.append([_short(by_name.get(layer.name)) for layer in layers])
+        rows += [[None] * len(layers)] * (len(series.reports) - len(rows))
+        if any(value is not None for row in rows for value in row):
+            found[key] = rows
+    return found
+
+
+def _compared_columns(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        asdict(Column(key=key, title=CHANGES[key][0], help=CHANGES[key][1], group="change"))
+        for key in FROM_COMPARISON
+        if key in values
+    ]
+
+
+def _short(value: float | None) -> float | None:
+    """A number to seven digits: a series holds very many."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _span(labels: Sequence[str]) -> str:
+    if not labels:
+        return "none"
+    first, last = short_path(labels[0]), short_path(labels[-1])
+    return first if len(labels) == 1 else f"{first} … {last}"

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from frog.metrics import METRICS
-from frog.serial import report_to_dict
-from frog.types import LayerReport, ModelReport, Settings
+from frog.serial import comparison_to_dict, report_to_dict, series_to_dict
+from frog.serial.policy import DEFAULT_POLICY, policy_from_yaml
+from frog.types import KINDS, LayerReport, ModelReport, Policy, Settings
+from tests.report.comparisons import change, comparison, tuning_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +65,54 @@ def test_report_page_names_every_key() -> None:
     whole = report_to_dict(report)
     for key in (*whole, *whole["layers"][0], *whole["settings"]):
         assert f"`{key}`" in text, key
+    compared = comparison_to_dict(comparison(change("w", 0)))
+    series = series_to_dict(tuning_run())
+    for key in (*compared, *compared["before"], *compared["layers"][0], *series):
+        assert f"`{key}`" in text, key
+
+
+def policies() -> list[str]:
+    return [text for text in blocks("docs/reference/policy.md", "yaml") if "version: 1" in text]
+
+
+def read(text: str) -> Policy:
+    from frog.metrics.summary import summarise
+
+    return policy_from_yaml(text, "policy.md", metrics=list(METRICS), summary=list(summarise(())))
+
+
+def test_policies_in_the_documents_are_policies() -> None:
+    example, default = policies()
+    assert default == DEFAULT_POLICY
+    assert read(example).limits
+    assert len(read(example).exemptions) == 1
+
+
+def test_policy_page_names_every_key_and_kind() -> None:
+    from frog.serial import policy
+
+    text = (ROOT / "docs/reference/policy.md").read_text()
+    sections = (policy._Policy, policy._LayerRange, policy._LayerChange, policy._Finding)
+    for section in sections:
+        for key in section.model_fields:
+            assert f"`{key}`" in text, key
+    for setting in set(Settings.__dataclass_fields__) - set(policy.FIXED_SETTINGS):
+        assert f"`{setting}`" in text, setting
+    for kind in KINDS:
+        assert f"  {kind}: " in DEFAULT_POLICY, kind
+    for name in policy.CHANGES_ONLY:
+        assert f"`{name}`" in text, name
+
+
+def test_the_workflow_in_the_documents_is_yaml_and_names_flags_that_exist() -> None:
+    import yaml
+    from typer.main import get_command
+
+    from frog.cli.main import app
+
+    (text,) = (t for t in blocks("docs/reference/policy.md", "yaml") if "runs-on" in t)
+    steps = yaml.safe_load(text)["jobs"]["gate"]["steps"]
+    (command,) = (step["run"] for step in steps if step.get("run", "").startswith("frog "))
+    verb = get_command(app).commands[command.split()[1]]
+    known = {option for p in verb.params for option in p.opts}
+    assert set(re.findall(r"--[a-z-]+", command)) <= known

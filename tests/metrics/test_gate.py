@@ -72,7 +72,12 @@ def test_a_pattern_that_matches_nothing_is_refused_with_its_line() -> None:
 
 @pytest.mark.parametrize(
     ("of", "share", "passes"),
-    [("layers", 0.49, False), ("layers", 0.5, True), ("params", 0.59, False), ("params", 0.6, True)],
+    [
+        ("layers", 0.49, False),
+        ("layers", 0.5, True),
+        ("params", 0.59, False),
+        ("params", 0.6, True),
+    ],
 )
 def test_a_share_may_lie_outside(of: str, share: float, passes: bool) -> None:
     """h.1 and h.3 of four: half of the layers, 600 of 1000 parameters."""
@@ -223,6 +228,13 @@ def test_a_share_of_the_layers_may_have_a_finding(share: float, passes: bool) ->
     assert result.passed == passes
     if not passes:
         assert "2 of 4 layers (50%) are over-trained" in result.breaches[0].text
+
+
+def test_a_finding_of_the_whole_model_is_in_no_share() -> None:
+    both = (finding("untrained", ""), finding("untrained", "h.0"))
+    text = "findings: {untrained: {severity: error, share: 0.9}}"
+    (breach,) = gated(text, model(3, 3, findings=both)).breaches
+    assert (breach.layer, breach.value) == ("", 0.7)
 
 
 def test_findings_of_the_comparison_count_once() -> None:

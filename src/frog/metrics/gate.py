@@ -126,29 +126,22 @@ class _Judged:
         ]
         if not found:
             return
-        name = f"findings.{rule.kind}"
-        if rule.share == 0:
-            for finding in found:
-                yield Breach(
-                    rule=name,
-                    severity=rule.severity,
-                    layer=finding.layer,
-                    value=finding.value,
-                    limit=finding.threshold,
-                    text=finding.text,
-                )
+        whole = [finding for finding in found if not finding.layer]  # no share of the layers
+        for finding in found if rule.share == 0 else whole:
+            yield _found(rule, finding)
+        if rule.share == 0 or len(whole) == len(found):
             return
-        affected = {finding.layer for finding in found}
+        affected = {finding.layer for finding in found if finding.layer}
         share = len(affected) / max(len(self.layers), len(affected))
         if share > rule.share:
-            yield Breach(
-                rule=name,
-                severity=rule.severity,
+            first = next(finding for finding in found if finding.layer)
+            yield replace(
+                _found(rule, first),
                 layer="",
                 value=share,
                 limit=rule.share,
                 text=f"{len(affected)} of {len(self.layers)} layers ({share:.0%}) are "
-                f"{rule.kind}, at most {rule.share:.0%} may be; the first: {found[0].text}",
+                f"{rule.kind}, at most {rule.share:.0%} may be; the first: {first.text}",
             )
 
     def _findings(self) -> Iterable[Finding]:
@@ -278,6 +271,17 @@ class _Judged:
 
 
 # ----------------------------------------------------------------------------- arithmetic
+
+
+def _found(rule: FindingRule, finding: Finding) -> Breach:
+    return Breach(
+        rule=f"findings.{rule.kind}",
+        severity=rule.severity,
+        layer=finding.layer,
+        value=finding.value,
+        limit=finding.threshold,
+        text=finding.text,
+    )
 
 
 def _outside(

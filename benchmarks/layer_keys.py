@@ -1,0 +1,477 @@
+"""Answer keys for rankings of layers, measured here: damage one matrix, or tune one alone.
+
+    PYTHONPATH=src:. python benchmarks/layer_keys.py [--only NAME,...]
+
+A *damage* key is the harm done by pruning 50 % of one matrix by magnitude, or by Gaussian noise of
+20 % of its norm, all else intact. A *tuning* key is how much the test loss of a new task falls
+when one matrix alone is tuned for a few steps, at the best of three learning rates. Every number
+is kept in ``benchmarks/.work/layer-keys`` as soon as it is known: an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from benchmarks.partners import (
+    CHANNEL_MEAN,
+    CHANNEL_STD,
+    KEPT,
+    SHARED,
+    ResNet,
+    minilm_folder,
+    resnet_weights,
+)
+
+FOLDER = KEPT / "layer-keys"
+DATA = SHARED / "data"
+NOISE = 0.2
+PRUNED = 0.5
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model with its matrices by name, and the harm that its present state does (0 = none)."""
+
+    model: torch.nn.Module
+    matrices: dict[str, torch.nn.Parameter]
+    harm: Callable[[], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A new task: its training batches and the losses on two halves of its test set."""
+
+    model: torch.nn.Module
+    matrices: dict[str, torch.nn.Parameter]
+    batches: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    halves: Callable[[], tuple[float, float]]
+    rates: tuple[float, ...]
+    steps: int
+
+
+# -------------------------------------------------------------------------- measurement
+
+
+def damage(subject: Subject, name: str, how: str) -> float:
+    """The harm of one damaged matrix; ``prune-50``, ``prune-80``, ... or ``noise`` (two draws)."""
+    parameter = subject.matrices[name]
+    intact = parameter.detach().clone()
+    harms = []
+    for seed in SEEDS if how == "noise" else (0,):
+        with torch.no_grad():
+            parameter.copy_(_noised(intact, seed) if how == "noise" else _pruned(intact, how))
+            harms.append(subject.harm())
+            parameter.copy_(intact)
+    return float(np.mean(harms))
+
+
+def _noised(weight: torch.Tensor, seed: int) -> torch.Tensor:
+    draw = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+    return weight + draw * (NOISE * weight.norm() / draw.norm())
+
+
+def _pruned(weight: torch.Tensor, how: str) -> torch.Tensor:
+    count = int(weight.numel() * int(how.removeprefix("prune-")) / 100)
+    threshold = weight.abs().flatten().kthvalue(count).values
+    return torch.where(weight.abs() <= threshold, 0.0, weight)
+
+
+def tuned(task: Task, name: str, seed: int, rate: float) -> tuple[float, float]:
+    """Losses on both halves of the test set after this matrix alone was tuned."""
+    parameter = task.matrices[name]
+    intact = parameter.detach().clone()
+    for other in task.model.parameters():
+        other.requires_grad_(other is parameter)
+    optimizer = torch.optim.AdamW([parameter], lr=rate, weight_decay=0.0)
+    batches = task.batches(seed)
+    for step in range(task.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1 - step / task.steps)
+        optimizer.zero_grad()
+        task.loss(*next(batches)).backward()
+        optimizer.step()
+    after = task.halves()
+    with torch.no_grad():
+        parameter.copy_(intact)
+    return after
+
+
+def tuning_gain(kept: dict[str, list[float]], name: str) -> float:
+    """Fall of the loss on one half at the rate that is best on the other, both ways, over seeds."""
+    before = kept["before"]
+    gains = []
+    rates = sorted({key.split("|")[2] for key in kept if key.startswith(f"{name}|")})
+    for chosen, judged in ((0, 1), (1, 0)):
+        runs = {r: [kept[f"{name}|{seed}|{r}"] for seed in SEEDS] for r in rates}
+        best = min(runs, key=lambda r: sum(run[chosen] for run in runs[r]))
+        gains += [before[judged] - run[judged] for run in runs[best]]
+    return float(np.mean(gains))
+
+
+# ------------------------------------------------------------------------------ subjects
+
+
+def resnet20() -> Subject:
+    """CIFAR-10 ResNet20; harm is the rise of the loss on 500 test images."""
+    model = ResNet()
+    model.load_state_dict(resnet_weights())
+    return _classifier(model, cifar_test(500, CHANNEL_MEAN, CHANNEL_STD))
+
+
+def distiller(state: str) -> Subject:
+    """One of the distiller ResNet20s; harm is the rise of the loss on 500 test images."""
+    model = with_projections()
+    model.load_state_dict(
+        load_file(DATA / f"distiller-resnet20/checkpoint_trained_{state}.safetensors")
+    )
+    return _classifier(model, cifar_test(500, (0.5,) * 3, (0.5,) * 3))
+
+
+def with_projections() -> torch.nn.Module:
+    """ResNet20 with 1 x 1 convolutions as shortcuts and a head named ``fc``."""
+    model = ResNet()
+    for stage, width in ((2, 16), (3, 32)):
+        block = getattr(model, f"layer{stage}")[0]
+        block.downsample = torch.nn.Sequential(
+            torch.nn.Conv2d(width, 2 * width, 1, 2, bias=False), torch.nn.BatchNorm2d(2 * width)
+        )
+        block.forward = _projected(block)
+    model.fc, model.linear = model.linear, torch.nn.Identity()
+    plain = model.forward
+    model.forward = lambda x: model.fc(plain(x))
+    return model
+
+
+def _projected(block: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = block.bn2(block.conv2(functional.relu(block.bn1(block.conv1(x)))))
+        return functional.relu(y + block.downsample(x))
+
+    return forward
+
+
+def _classifier(model: torch.nn.Module, data: tuple[torch.Tensor, torch.Tensor]) -> Subject:
+    model.eval()
+    x, y = data
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(functional.cross_entropy(model(x), y))
+
+    intact = loss()
+    return Subject(model=model, matrices=_matrices(model, "conv"), harm=lambda: loss() - intact)
+
+
+def minilm() -> Subject:
+    """MiniLM; harm is 1 - the mean cosine with the intact embeddings of 128 STS-B sentences."""
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(minilm_folder()).eval()
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    lines = (DATA / "stsb-en/stsb-en-test.csv").read_text(encoding="utf-8").splitlines()
+    texts = [line.split(",")[0].strip('"') for line in lines[:1280:10]]
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=32, return_tensors="pt")
+
+    def embed() -> torch.Tensor:
+        with torch.no_grad():
+            mask = batch["attention_mask"][..., None]
+            states = model(**batch).last_hidden_state * mask
+        return functional.normalize(states.sum(1), dim=1)
+
+    intact = embed()
+    return Subject(
+        model=model,
+        matrices=_matrices(model, "encoder.layer"),
+        harm=lambda: float(1 - (embed() * intact).sum(1).mean()),
+    )
+
+
+def stories() -> Subject:
+    """stories260k; harm is the divergence from its own predictions on text it wrote itself."""
+    model = stories_model().eval()
+    torch.manual_seed(0)
+    start = torch.ones(24, 1, dtype=torch.long)
+    text = model.generate(
+        start, attention_mask=torch.ones_like(start), do_sample=True, max_new_tokens=191,
+        min_new_tokens=191, pad_token_id=0, top_k=0,
+    )  # fmt: skip
+
+    def predicted() -> torch.Tensor:
+        with torch.no_grad():
+            return functional.log_softmax(model(text).logits, dim=-1)
+
+    intact = predicted()
+    return Subject(
+        model=model,
+        matrices=_matrices(model, "proj"),
+        harm=lambda: float((intact.exp() * (intact - predicted())).sum(-1).mean()),
+    )
+
+
+def stories_model() -> torch.nn.Module:
+    """The 260k-parameter Llama as a transformers model, from its llama2.c file."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    raw = (DATA / "stories260k/stories260K.bin").read_bytes()
+    dim, hidden, layers, heads, groups, words, length = struct.unpack("7i", raw[:28])
+    values, at = torch.from_numpy(np.frombuffer(raw, np.float32, offset=28).copy()), 0
+
+    def take(*shape: int) -> torch.Tensor:
+        nonlocal at
+        count = int(np.prod(shape))
+        at += count
+        return values[at - count : at].view(*shape)
+
+    size = dim // heads
+    state = {"model.embed_tokens.weight": take(words, dim)}
+    stacked = {
+        "input_layernorm": take(layers, dim),
+        "self_attn.q_proj": take(layers, dim, dim),
+        "self_attn.k_proj": take(layers, groups * size, dim),
+        "self_attn.v_proj": take(layers, groups * size, dim),
+        "self_attn.o_proj": take(layers, dim, dim),
+        "post_attention_layernorm": take(layers, dim),
+        "mlp.gate_proj": take(layers, hidden, dim),
+        "mlp.down_proj": take(layers, dim, hidden),
+        "mlp.up_proj": take(layers, hidden, dim),
+    }
+    for name, of_layers in stacked.items():
+        for i, weight in enumerate(of_layers):
+            if name.endswith(("q_proj", "k_proj")):  # rotary pairs: interleaved to half-split
+                weight = weight.view(-1, size // 2, 2, dim).transpose(1, 2).reshape(-1, dim)
+            state[f"model.layers.{i}.{name}.weight"] = weight
+    state["model.norm.weight"] = take(dim)
+    state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    config = LlamaConfig(
+        vocab_size=words, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=groups, max_position_embeddings=length,
+        rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(state)
+    return model
+
+
+def cifar_test(
+    count: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first images of the official test set, normalised."""
+    folder = DATA / "cifar10-clean"
+    image = np.asarray(Image.open(folder / "cifar10_batch_50.png").convert("RGB"))
+    labels = json.loads((folder / "labels.json").read_text())["cifar10_batch_50.png"]
+    return pixels(image.reshape(-1, 32, 32, 3)[:count], mean, std), torch.tensor(labels[:count])
+
+
+def pixels(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """Images (count, 32, 32, 3) as normalised tensors, channels first."""
+    x = torch.tensor(images).float().permute(0, 3, 1, 2) / 255
+    return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+
+
+def _matrices(model: torch.nn.Module, part: str) -> dict[str, torch.nn.Parameter]:
+    wanted = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim >= 2 and (part in name or "downsample.0" in name)
+    }
+    return wanted
+
+
+# --------------------------------------------------------------------------------- tasks
+
+
+def signs() -> Task:
+    """ResNet20 on photographs of hand signs; its new head was fitted on frozen features first."""
+    model = ResNet()
+    model.load_state_dict(resnet_weights())
+    model.eval()
+    data = np.load(DATA / "sign-digits/sign_digits_32x32.npz")
+    x, y = pixels(data["x_train"], CHANNEL_MEAN, CHANNEL_STD), torch.tensor(data["y_train"]).long()
+    test, labels = pixels(data["x_test"], CHANNEL_MEAN, CHANNEL_STD), torch.tensor(data["y_test"])
+    _fit_head(model, x, y)
+
+    def batches(seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng(seed)
+        while True:
+            picked = rng.choice(len(x), 32, replace=False)
+            yield x[picked], y[picked]
+
+    def halves() -> tuple[float, float]:
+        with torch.no_grad():
+            each = functional.cross_entropy(
+                model(test[:400]), labels[:400].long(), reduction="none"
+            )
+        return float(each[0::2].mean()), float(each[1::2].mean())
+
+    return Task(
+        model=model,
+        matrices=_matrices(model, "conv"),
+        batches=batches,
+        loss=lambda inputs, targets: functional.cross_entropy(model(inputs), targets),
+        halves=halves,
+        rates=(1e-3, 3e-3, 1e-2),
+        steps=20,
+    )
+
+
+def _fit_head(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    head, model.linear = torch.nn.Linear(64, 10), torch.nn.Identity()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        features = torch.cat([model(part) for part in x.split(128)])
+        for parameter in head.parameters():
+            parameter.zero_()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(200):
+        optimizer.zero_grad()
+        functional.cross_entropy(head(features), y).backward()
+        optimizer.step()
+    model.linear = head
+
+
+def shakespeare() -> Task:
+    """stories260k on plays: a domain that it has never seen."""
+    model = stories_model()
+    text = (DATA / "tinyshakespeare/input.txt").read_text()
+    train = torch.tensor(encode(text[:200_000]))
+    test = torch.tensor(encode(text[-40_000:]))
+    test = test[: len(test) // 128 * 128].view(-1, 128)[:64]
+
+    def batches(seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng(seed)
+        while True:
+            starts = rng.integers(0, len(train) - 128, 8)
+            picked = torch.stack([train[s : s + 128] for s in starts])
+            yield picked, picked
+
+    def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs).logits[:, :-1]
+        return functional.cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten())
+
+    def halves() -> tuple[float, float]:
+        with torch.no_grad():
+            return float(loss(test[0::2], test[0::2])), float(loss(test[1::2], test[1::2]))
+
+    return Task(
+        model=model,
+        matrices=_matrices(model, "proj"),
+        batches=batches,
+        loss=loss,
+        halves=halves,
+        rates=(1e-2, 3e-2, 1e-1),
+        steps=20,
+    )
+
+
+def encode(text: str) -> list[int]:
+    """Byte-pair encoding by the vocabulary of stories260k, line by line."""
+    raw, words, at = (DATA / "stories260k/tok512.bin").read_bytes(), {}, 4
+    scores: list[float] = []
+    while at < len(raw):
+        score, length = struct.unpack_from("fi", raw, at)
+        words.setdefault(raw[at + 8 : at + 8 + length].decode("utf-8", "replace"), len(scores))
+        scores.append(score)
+        at += 8 + length
+    known: dict[str, list[int]] = {}
+    ids: list[int] = []
+    for word in text.replace("\n", " \n ").split(" "):
+        if word not in known:
+            known[word] = _merged(" " + word, words, scores)
+        ids += known[word]
+    return ids
+
+
+def _merged(word: str, words: dict[str, int], scores: list[float]) -> list[int]:
+    ids = [i for c in word for i in ([words[c]] if c in words else [b + 3 for b in c.encode()])]
+    names = {i: name for name, i in words.items()}
+    while True:
+        pairs = [
+            (names.get(a, "\0") + names.get(b, "\0"), at)
+            for at, (a, b) in enumerate(itertools.pairwise(ids))
+        ]
+        found = [(scores[words[pair]], -at) for pair, at in pairs if pair in words]
+        if not found:
+            return ids
+        at = -max(found)[1]
+        ids[at : at + 2] = [words[names[ids[at]] + names[ids[at + 1]]]]
+
+
+# --------------------------------------------------------------------------------- keys
+
+DAMAGED: dict[str, tuple[Callable[[], Subject], tuple[str, ...]]] = {
+    "stories": (stories, ("prune-50", "noise")),
+    "minilm": (minilm, ("prune-50", "noise")),
+    "resnet20": (resnet20, ("prune-50", "prune-80", "noise")),
+    "distiller-dense": (lambda: distiller("dense"), ("prune-80",)),
+    "distiller-ch": (lambda: distiller("ch_regularized_dense"), ("prune-80",)),
+}
+TUNED: dict[str, Callable[[], Task]] = {"shakespeare": shakespeare, "signs": signs}
+
+
+def kept(name: str) -> dict:
+    """What is known of a key so far."""
+    file = FOLDER / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def keep(name: str, known: dict) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    part = FOLDER / f"{name}.part"
+    part.write_text(json.dumps(known, indent=1))
+    part.replace(FOLDER / f"{name}.json")
+
+
+def measure(name: str) -> dict:
+    """Measure what is missing of a key, and keep it."""
+    torch.set_num_threads(1)
+    known = kept(name)
+    started = time.process_time()
+    if name in DAMAGED:
+        make, hows = DAMAGED[name]
+        subject = make()
+        for matrix in subject.matrices:
+            for how in hows:
+                if f"{matrix}|{how}" not in known:
+                    known[f"{matrix}|{how}"] = damage(subject, matrix, how)
+                    keep(name, known)
+    else:
+        task = TUNED[name]()
+        known.setdefault("before", task.halves())
+        for matrix in task.matrices:
+            for seed in SEEDS:
+                for rate in task.rates:
+                    if f"{matrix}|{seed}|{rate:g}" not in known:
+                        known[f"{matrix}|{seed}|{rate:g}"] = tuned(task, matrix, seed, rate)
+                        keep(name, known)
+    spent = time.process_time() - started
+    print(f"{name}: {len(known)} numbers, {spent:.0f} s of CPU time in this run", flush=True)
+    return known
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join((*DAMAGED, *TUNED)))
+    for name in parser.parse_args().only.split(","):
+        measure(name)
+
+
+if __name__ == "__main__":
+    main()

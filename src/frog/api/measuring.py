@@ -59,7 +59,7 @@ def inspect(model: Any, *, base: Any = None, include: str | None = None,
     ``model`` is a path, a hub id, an ``nn.Module`` or a state dict; ``base`` is the base model of
     an adapter; ``include`` and ``exclude`` are regular expressions over names.
     """
-    return _restrict(catalogue(list_tensors(model, base=base)), include, exclude)
+    return restrict(catalogue(list_tensors(model, base=base)), include, exclude)
 
 
 def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
@@ -80,7 +80,14 @@ def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
     check(settings)
     compat = settings.compat == "weightwatcher"
     listed = catalogue(list_tensors(model, base=base), as_weightwatcher=compat)
-    listed = _restrict(listed, include, exclude)
+    listed = restrict(listed, include, exclude)
+    return measure_listed(listed, settings, run, opened=(model, base))
+
+
+def measure_listed(listed: Catalogue, settings: Settings, run: Run, *,
+                   opened: tuple[Any, Any]) -> ModelReport:  # fmt: skip
+    """Measure what a catalogue lists; ``opened`` is the model and the base that it came from."""
+    model, base = opened
     matrices = list(listed.matrices)
     if run.shard is not None:
         matrices = _shard(matrices, run.shard)
@@ -211,7 +218,7 @@ def _assemble(listed: Catalogue, done: Mapping[str, Measured], settings: Setting
     )
 
 
-def _restrict(listed: Catalogue, include: str | None, exclude: str | None) -> Catalogue:
+def restrict(listed: Catalogue, include: str | None, exclude: str | None) -> Catalogue:
     """Move matrices that the patterns leave out to the skipped ones, with the pattern."""
     wanted = _pattern(include, "include")
     unwanted = _pattern(exclude, "exclude")

@@ -91,8 +91,10 @@ def resumes(model: Path, out: Path, cache: Path, kept: int) -> None:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert f"{kept} of {MATRICES} layers were in the cache" in stderr
-    assert set(files_of(out)) == {"report.json", "layers.csv"}
-    same_but_for_times(out / "report.json", frog.analyze(model, run=frog.Run(jobs=1)))
+    assert set(files_of(out)) == {"report.json", "report.html", "layers.csv"}
+    as_for_a_page = frog.Settings(flow=True)
+    whole = frog.analyze(model, as_for_a_page, run=frog.Run(jobs=1))
+    same_but_for_times(out / "report.json", whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -162,11 +164,12 @@ def test_interruption_while_the_outputs_are_written(model, in_process, tmp_path,
     out = tmp_path / "out"
     out.mkdir()
     (out / "report.json").write_text("earlier report")
+    (out / "report.html").write_text("earlier page")
     (out / "layers.csv").write_text("earlier table")
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr("frog.report.frames.write_csv", interrupt)
     with pytest.raises(Left, match="130"):
         in_process("analyze", model, "-o", out)
-    assert set(files_of(out)) == {"report.json", "layers.csv"}
+    assert set(files_of(out)) == {"report.json", "report.html", "layers.csv"}
     assert (out / "layers.csv").read_text() == "earlier table"
     assert frog.ModelReport.from_json(out / "report.json").measured

@@ -166,8 +166,13 @@ def test_outputs_are_made_and_named(model, in_process, tmp_path):
     out = tmp_path / "new" / "folder"
     done = in_process("analyze", model, "-o", out, "--parquet", tmp_path / "t.parquet")
     assert done.code == 0
-    assert set(files_of(out)) == {"report.json", "layers.csv"}
-    for path in (out / "report.json", out / "layers.csv", tmp_path / "t.parquet"):
+    assert set(files_of(out)) == {"report.json", "report.html", "layers.csv"}
+    for path in (
+        out / "report.json",
+        out / "layers.csv",
+        out / "report.html",
+        tmp_path / "t.parquet",
+    ):
         assert f"wrote {path}" in done.err
 
 

@@ -15,14 +15,13 @@ from frog.numerics.spectrum import slab_size
 from frog.numerics.symmetric import add_gram
 from frog.types import Loader
 
-EXACT_UNTIL = 1024
-"""Sizes of Gram matrices up to which LAPACK finds the leading eigenvectors; it is no slower."""
+DENSE_UNTIL = 128
+"""Sizes of Gram matrices up to which all of them is decomposed; above, Lanczos is faster."""
 
-OVERSAMPLING = 8
-DEPTH = 4
-ROUNDS = 12
-RESIDUAL = 1e-6
-"""A direction u of a larger matrix is found when ||G u - lambda u|| <= RESIDUAL * lambda_1."""
+PROBES = 2
+PROBE_STEPS = 12
+PROBE_MARGIN = 1.02
+"""An eigenvalue this many times the smallest one found, and not found, would be a miss."""
 
 
 def leading_directions(
@@ -30,9 +29,9 @@ def leading_directions(
 ) -> np.ndarray:
     """The k leading singular vectors of an (m, n) matrix as columns, strongest first.
 
-    ``side`` is ``left`` (m, k) or ``right`` (n, k). The sign of a column has no meaning. Up to
-    :data:`EXACT_UNTIL` rows or columns on the smaller side exact to rounding, above by block
-    Krylov iteration from a seeded start. A matrix with NaN or Inf gives NaN. Raises
+    ``side`` is ``left`` (m, k) or ``right`` (n, k). The sign of a column has no meaning, nor has
+    the choice of directions with equal singular values. The method is that of
+    :func:`leading_eigenvectors`. A matrix with NaN or Inf gives NaN. Raises
     :class:`~frog.errors.UsageError` for k beyond min(m, n) or another side.
 
     >>> class Diagonal:
@@ -76,42 +75,42 @@ def leading_eigenvectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues of a positive semi-definite matrix, descending, and vectors (r, k).
 
-    Exact up to :data:`EXACT_UNTIL`. Above, block Krylov iteration (Musco and Musco 2015,
-    "Randomized block Krylov methods", NeurIPS, arXiv:1504.05477, algorithm 2), restarted until
-    every residual ||G u - lambda u|| is at most :data:`RESIDUAL` * lambda_1 or
-    :data:`ROUNDS` rounds are over: directions whose eigenvalues are equal to that much are then
-    mixed, which leaves their span within the k leading ones as good as any.
+    By LAPACK up to :data:`DENSE_UNTIL` rows, above by Lanczos iteration to machine precision
+    (ARPACK, from a seeded start). Lanczos can miss a copy of a repeated eigenvalue, so power
+    iteration looks for anything larger in what it left over; if there is, LAPACK decides.
     """
+    from scipy.linalg import eigh
+
     r = len(gram_rr)
     if not np.isfinite(np.trace(gram_rr)):
         return np.full(k, np.nan), np.full((r, k), np.nan)
-    if r <= EXACT_UNTIL or k + OVERSAMPLING >= r // DEPTH:
-        from scipy.linalg import eigh
-
-        values, vectors = eigh(gram_rr, subset_by_index=[r - k, r - 1], check_finite=False)
-        return values[::-1], vectors[:, ::-1]
-    start = np.random.default_rng(seed).standard_normal((r, k + OVERSAMPLING))
-    values, vectors = np.empty(0), start
-    for _ in range(ROUNDS):
-        values, vectors = _krylov_round(gram_rr, vectors, k + OVERSAMPLING)
-        residual = gram_rr @ vectors[:, :k] - vectors[:, :k] * values[:k]
-        if np.linalg.norm(residual, axis=0).max() <= RESIDUAL * max(values[0], 0.0):
-            break
-    return values[:k], vectors[:, :k]
+    if r > DENSE_UNTIL and 3 * k < r:
+        found = _lanczos(gram_rr, k, seed)
+        if found is not None:
+            return found
+    values, vectors = eigh(gram_rr, subset_by_index=[r - k, r - 1], check_finite=False)
+    return values[::-1], vectors[:, ::-1]
 
 
-def _krylov_round(
-    gram_rr: np.ndarray, start: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best ``size`` eigenpairs within the span of start, G start, ..., G^DEPTH start."""
-    block = orthonormal(start)
-    blocks = [block]
-    for _ in range(DEPTH):
-        block = orthonormal(gram_rr @ block)
-        blocks.append(block)
-    span = orthonormal(np.concatenate(blocks, axis=1))
-    values, inner = np.linalg.eigh(span.T @ (gram_rr @ span))
-    return values[::-1][:size], span @ inner[:, ::-1][:, :size]
+def _lanczos(gram_rr: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """As :func:`leading_eigenvectors`, or None where that cannot be relied on."""
+    from scipy.sparse.linalg import ArpackError, eigsh
+
+    rng = np.random.default_rng(seed)
+    try:
+        values, vectors = eigsh(gram_rr, k=k, v0=rng.standard_normal(len(gram_rr)))
+    except ArpackError:  # no convergence, or a matrix of zeros
+        return None
+    probe = rng.standard_normal((len(gram_rr), PROBES))
+    size = np.zeros(1)
+    for _ in range(PROBE_STEPS):
+        probe -= vectors @ (vectors.T @ probe)
+        probe /= np.maximum(np.linalg.norm(probe, axis=0), np.finfo(float).tiny)
+        probe = gram_rr @ probe
+        size = np.linalg.norm(probe, axis=0)
+    if size.max() > PROBE_MARGIN * max(values[0], 0.0):
+        return None
+    return values[::-1], vectors[:, ::-1]
 
 
 def orthonormal(columns_nk: np.ndarray) -> np.ndarray:

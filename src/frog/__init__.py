@@ -5,41 +5,64 @@ from typing import TYPE_CHECKING
 from frog.version import __version__
 
 if TYPE_CHECKING:
-    from frog.api import Run, analyze, inspect, merge_reports
+    from frog.api import Run, analyze, compare, gate, inspect, merge_reports
     from frog.errors import FrogError, ModelError, ReportError, UsageError
-    from frog.types import Catalogue, Farms, LayerReport, ModelReport, Settings, WeightMatrix
+    from frog.types import (
+        Catalogue,
+        Comparison,
+        Farms,
+        GateResult,
+        LayerReport,
+        ModelReport,
+        Policy,
+        Series,
+        Settings,
+        WeightMatrix,
+    )
 
 _HOMES = {
     "Catalogue": "frog.types",
+    "Comparison": "frog.types",
     "Farms": "frog.types",
     "FrogError": "frog.errors",
+    "GateResult": "frog.types",
     "LayerReport": "frog.types",
     "ModelError": "frog.errors",
     "ModelReport": "frog.types",
+    "Policy": "frog.types",
     "ReportError": "frog.errors",
     "Run": "frog.api",
+    "Series": "frog.types",
     "Settings": "frog.types",
     "UsageError": "frog.errors",
     "WeightMatrix": "frog.types",
     "analyze": "frog.api",
+    "compare": "frog.api",
+    "gate": "frog.api",
     "inspect": "frog.api",
     "merge_reports": "frog.api",
 }
 
 __all__ = [
     "Catalogue",
+    "Comparison",
     "Farms",
     "FrogError",
+    "GateResult",
     "LayerReport",
     "ModelError",
     "ModelReport",
+    "Policy",
     "ReportError",
     "Run",
+    "Series",
     "Settings",
     "UsageError",
     "WeightMatrix",
     "__version__",
     "analyze",
+    "compare",
+    "gate",
     "inspect",
     "merge_reports",
 ]

@@ -31,8 +31,11 @@ from benchmarks.rank_statistics import Correlation, correlate, holm, partial, po
 from frog.metrics.ranking import AUTO, RANKINGS
 from frog.types import LayerReport, ModelReport
 
-RESULT = Path(__file__).parent / "results" / "layer-ranking_xeon-avx512_2026-11.md"
-CONTROLS = ("params", "depth", "random")
+RESULT = Path(__file__).parent / "results" / "layer-ranking_epyc-avx512_2026-11.md"
+CONTROLS = ("params", "aspect", "depth", "random")
+MIRRORS = ("alpha_low", "stable_rank_low")
+"""Another candidate reversed: its test is the same two-sided one and counts once for Holm."""
+
 SETTINGS = frog.Settings(bootstrap=0, curves=False, min_evals=16, randomize=1)
 """Convolutions of a CIFAR ResNet have 16 to 64 eigenvalues: fitted, though no trustworthy alpha."""
 
@@ -88,9 +91,10 @@ def _published(name: str, values: Mapping[str, float]) -> Key:
     return Key(name=f"published: {name}", kind="damage", model="distiller", values=dict(values))
 
 
-def measured() -> list[Key]:
+def measured(found: Mapping[str, ModelReport]) -> list[Key]:
     """The keys that are measured here, each made where it is not kept yet."""
     keys = []
+    sizes = {m: {x.name: x.params for x in report.layers} for m, report in found.items()}
     for name, (_, hows) in DAMAGED.items():
         if name == "distiller-ch":
             continue  # only tells from which weights the published table comes
@@ -103,8 +107,12 @@ def measured() -> list[Key]:
         known = measure(name)
         layers = dict.fromkeys(k.split("|")[0] for k in known if "|" in k)
         values = {layer: tuning_gain(known, layer) for layer in layers}
-        model = {"signs": "resnet20", "shakespeare": "stories"}[name]
+        model = {"signs": "resnet20", "shakespeare": "stories", "sentiment": "minilm"}[name]
         keys.append(Key(name=f"{model} to {name}: gain", kind="tuning", model=model, values=values))
+        each = {layer: values[layer] / sizes[model][layer] for layer in values}
+        keys.append(
+            Key(name=f"{model} to {name}: gain per weight", kind="frugal", model=model, values=each)
+        )
     return keys
 
 
@@ -146,13 +154,13 @@ def against(key: Key, report: ModelReport) -> dict[str, Correlation]:
 def table_of(key: Key, report: ModelReport) -> list[str]:
     """One key: rho with its interval, exact p, Holm over candidates, and given the controls."""
     found = against(key, report)
-    corrected = holm({n: c.p for n, c in found.items() if n not in CONTROLS})
+    corrected = holm({n: c.p for n, c in found.items() if n not in (*CONTROLS, *MIRRORS)})
     scores = scores_of(report, key.values)
     lines = [
         f"### {key.name} (n = {len(scores['params'])})",
         "",
-        "| ranking | n | Spearman [95 %] | p | p, Holm | given params | given depth |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| ranking | n | Spearman [95 %] | p | p, Holm | given params | aspect | depth |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name in sorted(found, key=lambda n: -abs(found[n].rho) if found[n].n >= 4 else 9.0):
         c, layers = found[name], list(scores[name])
@@ -160,11 +168,13 @@ def table_of(key: Key, report: ModelReport) -> list[str]:
             partial(*([by[x] for x in layers] for by in (scores[name], key.values, scores[given])))
             if name != given
             else math.nan
-            for given in ("params", "depth")
+            for given in ("params", "aspect", "depth")
         ]
-        last = "control" if name in CONTROLS else _p(corrected[name])
+        last = _last(name, corrected)
         lines.append(
-            f"| {name} | {c.n} | {c.cell()} | {_p(c.p)} | {last} | {_r(rest[0])} | {_r(rest[1])} |"
+            f"| {name} | {c.n} | {c.cell()} | {_p(c.p)} | {last} | "
+            + " | ".join(map(_r, rest))
+            + " |"
         )
     return [*lines, ""]
 
@@ -183,7 +193,8 @@ def overview(keys: Sequence[Key], found: Mapping[str, ModelReport]) -> list[str]
 INDEPENDENT = {
     "damage": ("published: weights, area, loss", "resnet20: noise", "minilm: prune-50",
                "stories: prune-50"),
-    "tuning": ("resnet20 to signs: gain", "stories to shakespeare: gain"),
+    "tuning": ("resnet20 to signs: gain", "stories to shakespeare: gain",
+               "minilm to sentiment: gain"),
 }  # fmt: skip
 """One key a model: several keys of one model are no several witnesses."""
 
@@ -204,14 +215,14 @@ def together(keys: Sequence[Key], found: Mapping[str, ModelReport]) -> list[str]
             mean, p, _ = pooled(pairs)
             cells[name].append((mean, p))
     corrected = [
-        holm({n: c[i][1] for n, c in cells.items() if n not in CONTROLS}) for i in range(2)
+        holm({n: c[i][1] for n, c in cells.items() if n not in (*CONTROLS, *MIRRORS)})
+        for i in range(2)
     ]
-    for name in sorted(
-        cells, key=lambda n: -abs(cells[n][1][0]) if cells[n][1][0] == cells[n][1][0] else 9
-    ):
+    known = {name: 0.0 if math.isnan(c[1][0]) else abs(c[1][0]) for name, c in cells.items()}
+    for name in sorted(cells, key=lambda n: -known[n]):
         parts = []
         for i, (mean, p) in enumerate(cells[name]):
-            last = "control" if name in CONTROLS else _p(corrected[i][name])
+            last = _last(name, corrected[i])
             parts += [_r(mean), _p(p), last]
         lines.append(f"| {name} | " + " | ".join(parts) + " |")
     return [*lines, ""]
@@ -226,6 +237,12 @@ def gains(keys: Sequence[Key]) -> list[str]:
     return lines
 
 
+def _last(name: str, corrected: Mapping[str, float]) -> str:
+    if name in CONTROLS:
+        return "control"
+    return "reverse" if name in MIRRORS else _p(corrected[name])
+
+
 def _r(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:+.2f}"
 
@@ -237,8 +254,8 @@ def _p(value: float) -> str:
 
 
 def report_lines() -> list[str]:
-    keys = [*published(), *measured()]
     found = reports()
+    keys = [*published(), *measured(found)]
     facts = machine()
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v != "absent")
     head = [
@@ -248,8 +265,9 @@ def report_lines() -> list[str]:
         f"Made by `PYTHONPATH=src:. {command()}`.",
         "",
         "Spearman's rho with a 95 % bootstrap interval over layers; p two-sided by permutation;",
-        f"Holm over {len(RANKINGS) - len(CONTROLS)} candidates, controls apart; seed 0. A negative",
-        "rho of a candidate is a positive one of its reverse: p counts both ways. Alpha columns",
+        f"Holm over {len(RANKINGS) - len(CONTROLS) - len(MIRRORS)} candidates, controls and exact",
+        "reverses apart; seed 0. A negative rho of a candidate is a positive one of its reverse: p",
+        "counts both ways. Alpha columns",
         "with `min_evals` 16, below FROG's default of 50, or most convolutions would have none.",
         f"`auto` is `{AUTO}`.",
         "",

@@ -32,7 +32,7 @@ from benchmarks.published_errors import GPT2, PYTORCHCV, TORCHVISION, Member
 from benchmarks.rank_statistics import correlate, holm, partial, pooled
 from benchmarks.training_runs import RUNS, run
 
-RESULT = Path(__file__).parent / "results" / "model-summaries_xeon-avx512_2026-11.md"
+RESULT = Path(__file__).parent / "results" / "model-summaries_epyc-avx512_2026-11.md"
 TABLES = DATA / "ww-trends"
 SUMMARIES = (
     "alpha",

@@ -4,8 +4,9 @@
 
 A *damage* key is the harm done by pruning 50 % of one matrix by magnitude, or by Gaussian noise of
 20 % of its norm, all else intact. A *tuning* key is how much the test loss of a new task falls
-when one matrix alone is tuned for a few steps, at the best of three learning rates. Every number
-is kept in ``benchmarks/.work/layer-keys`` as soon as it is known: an interrupted run goes on.
+when one matrix alone is tuned for a few steps, at the best of two or three learning rates. Every
+number is kept in ``benchmarks/.work/layer-keys`` as soon as it is known: an interrupted run goes
+on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -60,11 +62,12 @@ class Task:
 
     model: torch.nn.Module
     matrices: dict[str, torch.nn.Parameter]
-    batches: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    batches: Callable[[int], Iterator[tuple[Any, torch.Tensor]]]
+    loss: Callable[[Any, torch.Tensor], torch.Tensor]
     halves: Callable[[], tuple[float, float]]
     rates: tuple[float, ...]
     steps: int
+    seeds: tuple[int, ...] = SEEDS
 
 
 # -------------------------------------------------------------------------- measurement
@@ -118,9 +121,11 @@ def tuning_gain(kept: dict[str, list[float]], name: str) -> float:
     """Fall of the loss on one half at the rate that is best on the other, both ways, over seeds."""
     before = kept["before"]
     gains = []
-    rates = sorted({key.split("|")[2] for key in kept if key.startswith(f"{name}|")})
+    runs: dict[str, list[list[float]]] = {}
+    for key in sorted(kept):
+        if key.startswith(f"{name}|"):
+            runs.setdefault(key.split("|")[2], []).append(kept[key])
     for chosen, judged in ((0, 1), (1, 0)):
-        runs = {r: [kept[f"{name}|{seed}|{r}"] for seed in SEEDS] for r in rates}
         best = min(runs, key=lambda r: sum(run[chosen] for run in runs[r]))
         gains += [before[judged] - run[judged] for run in runs[best]]
     return float(np.mean(gains))
@@ -334,17 +339,20 @@ def signs() -> Task:
 
 def _fit_head(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     head, model.linear = torch.nn.Linear(64, 10), torch.nn.Identity()
-    torch.manual_seed(0)
     with torch.no_grad():
         features = torch.cat([model(part) for part in x.split(128)])
-        for parameter in head.parameters():
-            parameter.zero_()
+    model.linear = _fitted(head, features, y)
+
+
+def _fitted(head: torch.nn.Linear, features: torch.Tensor, y: torch.Tensor) -> torch.nn.Linear:
+    for parameter in head.parameters():
+        torch.nn.init.zeros_(parameter)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(200):
         optimizer.zero_grad()
         functional.cross_entropy(head(features), y).backward()
         optimizer.step()
-    model.linear = head
+    return head.requires_grad_(False)
 
 
 def shakespeare() -> Task:
@@ -378,6 +386,54 @@ def shakespeare() -> Task:
         halves=halves,
         rates=(1e-2, 3e-2, 1e-1),
         steps=20,
+    )
+
+
+def sentiment() -> Task:
+    """MiniLM on film reviews (SST-2); its head was fitted on frozen features first."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from benchmarks.partners import sentences
+
+    encoder = AutoModel.from_pretrained(minilm_folder()).eval()
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    head = torch.nn.Linear(encoder.config.hidden_size, 2)
+    texts, labels = sentences("train")
+    held, held_labels = sentences("dev")
+    order = sorted(range(192), key=lambda i: len(held[i]))
+
+    def features(part: list[str]) -> torch.Tensor:
+        batch = tokenizer(part, padding=True, truncation=True, max_length=48, return_tensors="pt")
+        mask = batch["attention_mask"][..., None]
+        return (encoder(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
+
+    with torch.no_grad():
+        known = torch.cat([features(texts[i : i + 16]) for i in range(0, 320, 16)])
+    _fitted(head, known, torch.tensor(labels[:320]))
+
+    def batches(seed: int) -> Iterator[tuple[list[str], torch.Tensor]]:
+        rng = np.random.default_rng(seed)
+        while True:
+            picked = rng.choice(len(texts), 16, replace=False)
+            yield [texts[i] for i in picked], torch.tensor(labels[picked])
+
+    def halves() -> tuple[float, float]:
+        with torch.no_grad():
+            parts = [order[i : i + 32] for i in range(0, len(order), 32)]
+            logits = torch.cat([head(features([held[i] for i in part])) for part in parts])
+        truth = torch.tensor(held_labels[order])
+        each = functional.cross_entropy(logits, truth, reduction="none")
+        return float(each[0::2].mean()), float(each[1::2].mean())
+
+    return Task(
+        model=encoder,
+        matrices=_matrices(encoder, "encoder.layer"),
+        batches=batches,
+        loss=lambda part, truth: functional.cross_entropy(head(features(part)), truth),
+        halves=halves,
+        rates=(5e-4, 2e-3),
+        steps=10,
+        seeds=(0,),
     )
 
 
@@ -423,7 +479,11 @@ DAMAGED: dict[str, tuple[Callable[[], Subject], tuple[str, ...]]] = {
     "distiller-dense": (lambda: distiller("dense"), ("prune-80",)),
     "distiller-ch": (lambda: distiller("ch_regularized_dense"), ("prune-80",)),
 }
-TUNED: dict[str, Callable[[], Task]] = {"shakespeare": shakespeare, "signs": signs}
+TUNED: dict[str, Callable[[], Task]] = {
+    "shakespeare": shakespeare,
+    "signs": signs,
+    "sentiment": sentiment,
+}
 
 
 def kept(name: str) -> dict:
@@ -456,7 +516,7 @@ def measure(name: str) -> dict:
         task = TUNED[name]()
         known.setdefault("before", task.halves())
         for matrix in task.matrices:
-            for seed in SEEDS:
+            for seed in task.seeds:
                 for rate in task.rates:
                     if f"{matrix}|{seed}|{rate:g}" not in known:
                         known[f"{matrix}|{seed}|{rate:g}"] = tuned(task, matrix, seed, rate)

@@ -14,6 +14,7 @@ from frog.types import LayerReport, Settings
 from tests.matrices import handle, planted
 
 SETTINGS = Settings(bootstrap=0, curves=False)
+CONTROLS = ("params", "aspect", "depth", "random")
 COLUMNS_TO_COME = {"randomness": "no value where the entries were not shuffled"}
 
 
@@ -80,5 +81,5 @@ def test_layers_without_any_number_have_no_score_or_a_control(name: str) -> None
         name="w", kind="linear", role="up", block=None, shape=(4, 5), dtype="float32", params=20
     )
     (ranked,) = rank([bare], by=name)
-    assert math.isnan(ranked.score) == (name not in ("params", "depth", "random"))
+    assert math.isnan(ranked.score) == (name not in CONTROLS)
     assert ranked.place == 1

@@ -76,14 +76,20 @@ def test_reasons_hold_the_numbers_of_the_layer() -> None:
         "alpha": NullLook(name="alpha", value=4.12, percentile=0.0, low=6.0, high=14.5),
         "stable_rank": NullLook(name="stable_rank", value=90.0, percentile=50.0, low=88, high=95),
     }
-    values = {"alpha": 4.12, "alpha_low": 3.5, "alpha_high": 5.25, "stable_rank": 90.0}
+    values = {
+        "alpha": 4.12,
+        "alpha_low": 3.5,
+        "alpha_high": 5.25,
+        "stable_rank": 90.0,
+        "entropy": 0.921,
+    }
     one = layer("w", values=values, null=looks, verdicts=("trained", "possibly over-trained"))
     (ranked,) = rank([one], by="alpha_high")
     assert ranked.reason == (
         "place 1 of 1 by largest alpha: up of block 3, 384 x 1536; "
         "alpha 4.12 (interval 3.5 to 5.25), outside what random matrices of its shape have "
         "(6 to 14.5); stable rank 90, inside what random matrices of its shape have (88 to 95); "
-        "judged trained, possibly over-trained"
+        "evenness of the spectrum 0.921 of 1; judged trained, possibly over-trained"
     )
     (bare,) = rank([layer("w", block=None, values={"alpha": 4.12})], by="alpha_high")
     assert bare.reason == "place 1 of 1 by largest alpha: up, 384 x 1536; alpha 4.12"

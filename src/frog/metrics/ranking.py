@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from frog.registry import Registry
 from frog.types import LayerReport, NullLook, Ranked
 
-AUTO = "stable_rank_low"
+AUTO = "entropy"
 """What ``by="auto"`` means: design note 008 says on what evidence, and how weak that is."""
 
 Scores = Sequence[float]
@@ -127,6 +127,9 @@ def _facts(layer: LayerReport) -> list[str]:
     stable = _value(layer, "stable_rank")
     if not math.isnan(stable):
         facts.append(f"stable rank {stable:.3g}{_against(layer.null.get('stable_rank'))}")
+    even = _value(layer, "entropy")
+    if not math.isnan(even):
+        facts.append(f"evenness of the spectrum {even:.3g} of 1")
     return facts
 
 
@@ -242,6 +245,12 @@ def alpha_weighted(layers: Sequence[LayerReport]) -> Scores:
 def params(layers: Sequence[LayerReport]) -> Scores:
     """Number of parameters, most first: knows nothing of the weights."""
     return [float(layer.params) for layer in layers]
+
+
+@ranking("aspect", words="most elongated shape", source="control")
+def aspect(layers: Sequence[LayerReport]) -> Scores:
+    """Aspect ratio max(m, n) / min(m, n), largest first: knows nothing of the weights."""
+    return [max(layer.shape) / min(layer.shape) for layer in layers]
 
 
 @ranking("depth", words="latest in the listing", source="control")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from frog.version import __version__
 
 if TYPE_CHECKING:
-    from frog.api import Run, analyze, compare, gate, inspect, merge_reports
+    from frog.api import Flow, Run, analyze, compare, flow, gate, inspect, merge_reports
     from frog.errors import FrogError, ModelError, ReportError, UsageError
     from frog.types import (
         Catalogue,
@@ -24,6 +24,7 @@ _HOMES = {
     "Catalogue": "frog.types",
     "Comparison": "frog.types",
     "Farms": "frog.types",
+    "Flow": "frog.api",
     "FrogError": "frog.errors",
     "GateResult": "frog.types",
     "LayerReport": "frog.types",
@@ -38,6 +39,7 @@ _HOMES = {
     "WeightMatrix": "frog.types",
     "analyze": "frog.api",
     "compare": "frog.api",
+    "flow": "frog.api",
     "gate": "frog.api",
     "inspect": "frog.api",
     "merge_reports": "frog.api",
@@ -47,6 +49,7 @@ __all__ = [
     "Catalogue",
     "Comparison",
     "Farms",
+    "Flow",
     "FrogError",
     "GateResult",
     "LayerReport",
@@ -62,6 +65,7 @@ __all__ = [
     "__version__",
     "analyze",
     "compare",
+    "flow",
     "gate",
     "inspect",
     "merge_reports",

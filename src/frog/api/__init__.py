@@ -1,16 +1,24 @@
 """The verbs: each joins rooms, takes values and gives a value."""
 
+from frog.api.comparing import compare
+from frog.api.flowing import Flow, flow
+from frog.api.gating import gate, read_policy
 from frog.api.listing import list_metrics
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
 from frog.api.merging import merge_reports
 
 __all__ = [
+    "Flow",
     "Run",
     "analyze",
     "check",
+    "compare",
     "device_of",
+    "flow",
+    "gate",
     "inspect",
     "list_metrics",
     "matrices_of",
     "merge_reports",
+    "read_policy",
 ]

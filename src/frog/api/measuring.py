@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from frog.api.flowing import check_flow, with_flow
 from frog.errors import ModelError, UnknownName, UsageError
 from frog.metrics.cache import Cache
 from frog.metrics.measure import skipped_row
@@ -78,10 +79,12 @@ def analyze(model: Any, settings: Settings | None = None, *, base: Any = None,
     """
     settings, run = settings or Settings(), run or Run()
     check(settings)
+    check_flow(settings, run.shard)
     compat = settings.compat == "weightwatcher"
-    listed = catalogue(list_tensors(model, base=base), as_weightwatcher=compat)
-    listed = restrict(listed, include, exclude)
-    return measure_listed(listed, settings, run, opened=(model, base))
+    tensors = list_tensors(model, base=base)
+    listed = restrict(catalogue(tensors, as_weightwatcher=compat), include, exclude)
+    report = measure_listed(listed, settings, run, opened=(model, base))
+    return with_flow(report, tensors, listed) if settings.flow else report
 
 
 def measure_listed(listed: Catalogue, settings: Settings, run: Run, *,

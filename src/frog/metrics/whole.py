@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from frog.metrics.collapse import with_scale_outliers
+from frog.metrics.depth import profiles
 from frog.metrics.ranking import rank
 from frog.metrics.summary import summarise
 from frog.metrics.verdicts import model_findings
@@ -20,11 +22,14 @@ def complete(report: ModelReport) -> ModelReport:
     """
     layers, compat = report.layers, report.settings.compat
     findings = model_findings(report.findings, layers)
+    if not compat:
+        findings = with_scale_outliers(findings, layers, part=report.shard is not None)
     return replace(
         report,
         findings=_in_order(findings, layers),
         summary=summarise(layers, compat=compat),
         ranking=() if compat else rank(layers),
+        profiles=() if compat else profiles(layers, report.settings),
     )
 
 

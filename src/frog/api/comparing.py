@@ -70,7 +70,7 @@ def compare(before: Any, after: Any, *more: Any, settings: Settings | None = Non
     >>> model = torch.nn.Linear(64, 256, bias=False)
     >>> old = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     >>> compare(old, model).verdict
-    'Nothing changed: all 1 layer are identical.'
+    'Nothing changed: the layer is identical.'
     """
     run = run or Run()
     if run.shard is not None:

@@ -69,7 +69,8 @@ def verdict_of(comparison: Comparison) -> str:
         return "Nothing to compare: the two models share no measured layer."
     changed = [layer for layer in layers if not layer.identical]
     if not changed:
-        same = f"all {_count(len(layers), 'layer')} are identical"
+        many = len(layers) > 1
+        same = f"all {len(layers)} layers are identical" if many else "the layer is identical"
         return f"Nothing changed: {same}{_alone(comparison)}."
     drifts = [x.drift for x in changed if not math.isnan(x.drift)]
     if drifts and max(drifts) == 0.0:
@@ -77,9 +78,12 @@ def verdict_of(comparison: Comparison) -> str:
     else:
         start = f"{len(changed)} of {_count(len(layers), 'layer')} changed"
         if drifts:
-            start += f", by {_percent(median(drifts))} in the median"
+            start += f", by {_percent(median(drifts))} of their norm in the median"
     trouble = _trouble(comparison.findings)
     start += _alpha_words(changed)
+    undone = sum(layer.scale == "compensated" for layer in layers)
+    if undone:
+        start += f"; {_count(undone, 'change')} of scale undone by a normalisation beside it"
     start += _alone(comparison)
     if trouble:
         return f"{start}: {_joined(trouble)}."
@@ -331,4 +335,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    digits = 2 if share < 1 else 3
+    return f"{100 * share:.{digits}g} %"

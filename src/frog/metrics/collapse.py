@@ -16,6 +16,8 @@ import numpy as np
 from frog.numerics.drift import robust_z
 from frog.types import Finding, LayerReport
 
+OUTLIER = "scale-outlier"
+
 Z_LIMIT = 4.0
 """Robust z-score beyond which a layer differs from the others."""
 
@@ -237,15 +239,41 @@ def within_model(layers: Iterable[LayerReport]) -> dict[str, Scale]:
     return found
 
 
-def scale_outliers(layers: Iterable[LayerReport]) -> tuple[Finding, ...]:
+def with_scale_outliers(
+    findings: Iterable[Finding], layers: Sequence[LayerReport], *, part: bool = False
+) -> list[Finding]:
+    """The findings, with those about scale within the model made anew.
+
+    The report of a ``part`` gets none: it lacks the neighbours.
+    """
+    kept = [finding for finding in findings if finding.kind != OUTLIER]
+    return kept if part else [*kept, *scale_outliers(layers)]
+
+
+def scale_outliers(layers: Sequence[LayerReport]) -> tuple[Finding, ...]:
     """A finding ``scale-outlier`` for each layer whose scale stands out in its own model.
 
     Possible, never certain: a normalisation beside it may undo its scale, and only a comparison
-    with the weights at hand (``frog compare``) looks there.
+    with the weights at hand (``frog compare``) looks there. A layer that is all zero has no
+    scale; it is left out, and told.
     """
-    return tuple(
+    zero = tuple(
         Finding(
-            kind="scale-outlier",
+            kind=OUTLIER,
+            certainty="certain",
+            severity="info",
+            layer=layer.name,
+            value=0.0,
+            threshold=0.0,
+            text=f"{layer.name} is all zero: it adds nothing, has no scale, and is left out when "
+            "its neighbours are judged; it can be pruned",
+        )
+        for layer in layers
+        if is_zero(layer)
+    )
+    return zero + tuple(
+        Finding(
+            kind=OUTLIER,
             certainty="possible",
             severity="warning",
             layer=name,

@@ -66,6 +66,18 @@ TITLES = {
     "Q": ("Q", "aspect ratio, at least 1"),
     "rf": ("kernel positions", "positions of a convolution's kernel"),
     "spikes": ("spikes", "eigenvalues beyond the bulk edge"),
+    "num_spikes": ("spikes", "eigenvalues beyond the bulk's edge and its fluctuation"),
+    "sigma_mp": ("bulk scale", "scale of the fitted Marchenko-Pastur law; 1 for a random matrix"),
+    "bulk_min": ("bulk low", "lower edge of the fitted Marchenko-Pastur law"),
+    "bulk_max": ("bulk high", "upper edge of the fitted Marchenko-Pastur law"),
+    "mp_softrank": ("MP soft rank", "upper edge of the bulk over λ₁; about 1 for a random matrix"),
+    "bulk_ks": ("D (bulk)", "distance between the bulk and its Marchenko-Pastur law"),
+    "bulk_share": ("bulk share", "share of ‖W‖² that lies in the bulk"),
+    "max_rand_eval": ("λ₁ shuffled", "largest eigenvalue with the entries in random order"),
+    "rand_distance": ("distance to random", "distance between the spectrum and the shuffled one"),
+    "ww_softrank": ("soft rank", "λ₁ of the shuffled matrix over λ₁"),
+    "ww_maxdist": ("λ₁ − shuffled", "largest eigenvalue less that of the shuffled matrix"),
+    "num_traps": ("traps", "correlation traps: shuffled eigenvalues beyond the bulk"),
 }
 FIRST = ("alpha", "alpha_weighted", "stable_rank", "log_spectral_norm", "log_norm", "D", "entropy")
 BANDS = (("{}_low", "{}_high"), ("{}_band_low", "{}_band_high"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import quantiles
+from statistics import NormalDist, quantiles
 from typing import Any
 
 from frog.report.page.meanings import CONDITIONS, MARKS, MEANINGS, SEVERITIES
@@ -95,6 +95,15 @@ def edges(pairs: Sequence[Pair], places: Mapping[str, int]) -> dict[str, Any]:
         "expected": {r: [_of(p, r, "expected") for p in kept] for r in readings},
         "z": {r: [_of(p, r, "z") for p in kept] for r in readings},
     }
+
+
+def least_z(n: int) -> float:
+    """The z that with 99 % chance none of n random edges reaches, at least 3, to a tenth.
+
+    >>> least_z(1), least_z(100)
+    (3.0, 3.8)
+    """
+    return max(3.0, math.ceil(10 * NormalDist().inv_cdf(1 - 0.01 / max(n, 1))) / 10)
 
 
 def paths(pathways: Sequence[Pathway], places: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from frog.report.page.parts import (
     counted,
     edges,
     finding_rows,
+    least_z,
     meaning_table,
     method_words,
     paths,
@@ -76,6 +77,7 @@ def report_context(report: ModelReport) -> dict[str, Any]:
             (r, places.get(r.layer)) for r in sorted(report.ranking, key=lambda r: r.place)
         ],
         "flow": bool(report.pairs),
+        "least_z": least_z(len(report.pairs)),
         "skipped": _skipped(report),
         "settings": setting_words(report.settings),
         "method": method_words(report.settings),

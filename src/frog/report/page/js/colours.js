@@ -13,11 +13,9 @@ const LINES = {
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star"];
 
-let printing = false;
 const system = window.matchMedia("(prefers-color-scheme: dark)");
 
 function theme() {
-  if (printing) return "light";
   return document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light");
 }
 
@@ -82,10 +80,10 @@ function onTheme(act) {
   themed.push(act);
 }
 
-function themeChanged() {
+function themeChanged(width) {
   const button = byId("theme");
   button.setAttribute("aria-pressed", String(theme() === "dark"));
-  for (const act of themed) act();
+  for (const act of themed) act(width);
 }
 
 function startTheme() {
@@ -107,5 +105,5 @@ function startTheme() {
     }
     themeChanged();
   });
-  system.addEventListener("change", themeChanged);
+  system.addEventListener("change", () => themeChanged());
 }

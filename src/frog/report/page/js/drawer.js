@@ -77,7 +77,8 @@ function noVerdict(i) {
 function spectrumPart(i) {
   if (!data.sides.some((side) => side.curves[i])) return el("p", { class: "dim" }, "The report holds no curve of this layer.");
   const note = data.window === "farms" ? el("p", { class: "dim" }, "Alpha was fitted on windows of one aspect ratio; this is the spectrum of the whole matrix, without the line of the fit.") : null;
-  return el("div", {}, el("div", { class: "plot", id: "drawer-spectrum", role: "img", "aria-label": "Spectrum on logarithmic axes; the numbers are in the table below" }, el("p", { class: "dim waiting" }, "Drawing …")), note);
+  const hint = el("p", { class: "dim screen-only" }, "The smallest 5 % of the eigenvalues may lie to the left of the plot; a double click shows them.");
+  return el("div", {}, el("div", { class: "plot", id: "drawer-spectrum", role: "img", "aria-label": "Spectrum on logarithmic axes; the numbers are in the table below" }, el("p", { class: "dim waiting" }, "Drawing …")), hint, note);
 }
 
 // Values, those with a look at the null with its range.

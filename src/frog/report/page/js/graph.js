@@ -2,6 +2,7 @@
 
 const EDGE_BINS = 5;
 const DRAWN_EDGES = 1500;
+const LONG_PATH = 16; // layers; a longer path is folded
 const READINGS = ["folded", "trimmed", "plain"];
 
 // The z of an edge: of the reading with the fewest ways to mislead that was made.
@@ -137,12 +138,16 @@ function startFlow(open) {
 
 function pathItem(path) {
   const parts = path.layers.flatMap((i, n) => {
-    const where = layers.block[i] === null ? layers.short[i] : `${layers.block[i]}.${layers.role[i]}`;
     const head = isNumber(path.heads[n]) ? ` head ${path.heads[n]}` : "";
-    return [n ? el("span", { class: "arrow" }, " → ") : null, layerLink(i, where), head];
+    return [n ? el("span", { class: "arrow" }, " → ") : null, layerLink(i, placeName(i)), head];
   });
-  return el("li", {}, ...parts, el("span", { class: "dim" }, `  weight ${brief(path.weight)}, weakest ${brief(path.weakest)}`));
+  const facts = el("span", { class: "dim" }, ` · weight ${brief(path.weight)}, weakest ${brief(path.weakest)}`);
+  if (path.layers.length <= LONG_PATH) return el("li", {}, ...parts, facts);
+  const [first, last] = [path.layers[0], path.layers[path.layers.length - 1]].map(placeName);
+  return el("li", {}, el("details", {}, el("summary", {}, `${first} → … → ${last}, ${path.layers.length} layers`, facts), ...parts));
 }
+
+const placeName = (i) => (layers.block[i] === null ? layers.short[i] : `${layers.block[i]}.${layers.role[i]}`);
 
 // The edges of one layer, for its drawer.
 function edgesOf(i) {

@@ -19,7 +19,8 @@ function drawMap(key, open) {
         const members = cells.get(`${line}\n${b}`);
         return el("td", {}, members ? cellButton(key, members, colours, `${line}, block ${b}`, open, narrow) : null);
       })));
-    const table = el("table", { class: narrow ? "map narrow" : "map", style: `--cell-width: ${narrow ? ".95rem" : blocks.length > 16 ? "2.9rem" : "4.6rem"}` }, el("caption", { class: "hidden-text" }, "Blocks by roles"), el("thead", {}, head), el("tbody", {}, ...rows));
+    const wide = narrow ? 1.6 : 7;
+    const table = el("table", { class: narrow ? "map narrow" : "map", style: `--cell-width: ${narrow ? ".8rem" : "2.9rem"}; width: min(100%, ${(blocks.length * wide + 6).toFixed(1)}rem)` }, el("caption", { class: "hidden-text" }, "Blocks by roles"), el("thead", {}, head), el("tbody", {}, ...rows));
     table.addEventListener("keydown", moveInMap);
     parts.push(el("div", { class: "map-scroll", style: "overflow-x: auto; padding: 2px" }, table));
   }

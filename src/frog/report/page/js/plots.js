@@ -1,5 +1,6 @@
 // plotly.js is unpacked once, after the page stands; every plot is drawn anew with the theme.
 
+const PAPER_WIDTH = 690; // pixels between the margins of A4
 const figures = new Map();
 let library = null;
 
@@ -92,16 +93,24 @@ function rgba(hex, opacity) {
 }
 
 function startPlots() {
-  onTheme(() => {
-    for (const id of figures.keys()) redraw(id);
+  onTheme((width) => {
+    for (const id of figures.keys()) redraw(id, width);
   });
   // on paper: light, and as wide as the paper
+  let before = null;
   window.addEventListener("beforeprint", () => {
-    printing = true;
-    for (const id of figures.keys()) redraw(id, 700);
+    const folded = [...document.querySelectorAll("details.group:not(.severity-info), details.group:not(.severity-info) details.rest")].filter((d) => !d.open);
+    before = { theme: document.documentElement.dataset.theme, folded };
+    folded.forEach((details) => (details.open = true));
+    document.documentElement.dataset.theme = "light";
+    themeChanged(PAPER_WIDTH);
   });
   window.addEventListener("afterprint", () => {
-    printing = false;
-    for (const id of figures.keys()) redraw(id);
+    if (!before) return;
+    before.folded.forEach((details) => (details.open = false));
+    if (before.theme) document.documentElement.dataset.theme = before.theme;
+    else delete document.documentElement.dataset.theme;
+    before = null;
+    themeChanged();
   });
 }

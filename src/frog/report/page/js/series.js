@@ -22,7 +22,7 @@ function stepsFigure(key) {
     const traces = [];
     const all = [...Array(count).keys()].filter((i) => layers.averaged[i]);
     for (const line of data.lines) {
-      const members = [...Array(count).keys()].filter((i) => layers.line[i] === line);
+      const members = all.filter((i) => layers.line[i] === line);
       const y = data.members.map((_, m) => median(members.map((i) => data.values[key]?.[m]?.[i])));
       if (!y.some(isNumber)) continue;
       const style = lineStyle(line);

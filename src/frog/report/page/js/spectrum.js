@@ -27,6 +27,7 @@ function spectrumFigure(i) {
   return () => {
     const colours = LINES[theme()];
     const figure = { data: [], layout: { height: 360, shapes: [], annotations: [], showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, margin: { l: 60, r: 14, t: 36, b: 48 } } };
+    const marks = [];
     const farms = data.window === "farms";
     data.sides.forEach((side, n) => {
       const curve = side.curves[i];
@@ -37,25 +38,38 @@ function spectrumFigure(i) {
       figure.data.push({ type: "scatter", mode: "markers", name: `${label}eigenvalues`, x: points.eigenvalue, y: points.survival, marker: { size: 4.5, color: colour, symbol: n ? "square-open" : "circle" }, hovertemplate: "λ %{x:.4g}<br>share ≥ λ %{y:.3g}<extra></extra>" });
       const tail = farms ? null : tailLine(curve, points);
       if (tail) figure.data.push({ type: "scatter", mode: "lines", name: `${label}fitted tail, α ${curve.alpha.toFixed(2)}`, ...tail, line: { color: data.sides.length > 1 ? colour : colours[1], width: 2, dash: n ? "dot" : "dash" }, hoverinfo: "skip" });
-      if (!farms) mark(figure.layout, curve.xmin, `${side.label} xmin`.trim(), n, "dash", 1);
-      mark(figure.layout, curve.bulk_edge, `${side.label} bulk edge`.trim(), n, "dot", 0.9);
+      const tone = data.sides.length > 1 ? colour : ink("dim");
+      if (!farms) marks.push({ x: curve.xmin, words: `xmin ${side.label}`.trim(), colour: tone, dash: "dash" });
+      marks.push({ x: curve.bulk_edge, words: `bulk edge ${side.label}`.trim(), colour: tone, dash: "dot" });
     });
-    figure.layout.xaxis = axis({ type: "log", title: { text: "eigenvalue λ" }, exponentformat: "power", dtick: decades(figure.data) });
+    drawMarks(figure.layout, marks.filter((m) => isNumber(m.x) && m.x > 0));
+    const range = shownRange(figure.data);
+    const minor = { ticks: "outside", ticklen: 2, tickcolor: ink("line") };
+    figure.layout.xaxis = axis({ type: "log", title: { text: "eigenvalue λ" }, exponentformat: "power", range, minor, dtick: range[1] - range[0] > 1.2 ? 1 : undefined });
     figure.layout.yaxis = axis({ type: "log", title: { text: "share of eigenvalues ≥ λ" }, exponentformat: "power", dtick: 1 });
     return figure;
   };
 }
 
-// The smallest eigenvalues may lie ten decades down, where nothing is to be seen: show from the
-// size that all but 2 % reach.
-function decades(traces) {
-  const all = traces.filter((t) => t.mode === "markers").flatMap((t) => t.x);
-  return all.length && Math.log10(Math.max(...all) / Math.min(...all)) < 6 ? 1 : undefined;
+// The smallest eigenvalues may lie ten decades down, where nothing is to be seen: the plot begins
+// at the size that 95 % reach; a double click shows all.
+function shownRange(traces) {
+  const dots = traces.filter((t) => t.mode === "markers");
+  const pairs = dots.flatMap((t) => t.x.map((x, n) => [x, t.y[n]]));
+  const top = Math.log10(Math.max(...pairs.map((p) => p[0])));
+  const seen = pairs.filter((p) => p[1] <= 0.95).map((p) => p[0]);
+  const low = Math.log10(Math.min(...(seen.length ? seen : pairs.map((p) => p[0]))));
+  const pad = 0.06 * (top - low || 1);
+  return [low - pad, top + 2 * pad];
 }
 
-function mark(layout, x, words, side, dash, height) {
-  if (!isNumber(x) || x <= 0) return;
-  const colour = data.sides.length > 1 ? LINES[theme()][side] : ink("dim");
-  layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: colour, width: 1, dash } });
-  layout.annotations.push({ x: Math.log10(x), xref: "x", y: height - 0.2 * side, yref: "paper", text: words, showarrow: false, xanchor: "right", yanchor: "top", xshift: -3, font: { size: 11, color: colour } });
+// Upright lines with their names: the outer ones outward, so that no two names meet.
+function drawMarks(layout, marks) {
+  marks.sort((a, b) => a.x - b.x);
+  marks.forEach((mark, n) => {
+    const right = n >= marks.length / 2;
+    const depth = right ? marks.length - 1 - n : n;
+    layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: mark.x, x1: mark.x, y0: 0, y1: 1, line: { color: mark.colour, width: 1, dash: mark.dash } });
+    layout.annotations.push({ x: Math.log10(mark.x), xref: "x", y: 1 - 0.08 * depth, yref: "paper", text: mark.words, showarrow: false, xanchor: right ? "left" : "right", yanchor: "top", xshift: right ? 3 : -3, font: { size: 11, color: mark.colour }, bgcolor: ink("panel"), opacity: 0.9 });
+  });
 }

@@ -15,8 +15,13 @@ function startMap(first) {
   show();
 }
 
+// Two ends with a dash between them, in words where a minus sign would meet it.
+function between(low, high) {
+  return `${low.toFixed(1)}${low < 0 || high < 0 ? " to " : "–"}${high.toFixed(1)}`.replace(/-/g, "−");
+}
+
 function intervalColumn(title, low, high, help) {
-  const text = (i) => (valueOf(low, i) === null ? "" : `${valueOf(low, i).toFixed(1)}–${valueOf(high, i).toFixed(1)}`.replace(/-/g, "−"));
+  const text = (i) => (valueOf(low, i) === null ? "" : between(valueOf(low, i), valueOf(high, i)));
   return { key: "interval", title, help, number: (i) => (valueOf(low, i) === null ? null : valueOf(high, i) - valueOf(low, i)), node: text, text, shown: true };
 }
 
@@ -43,9 +48,10 @@ function comparisonPage() {
   startLargest(openLayer);
   startDepth("change:alpha", openLayer);
   const columns = [...placeColumns()];
+  const later = [];
   const metrics = [...data.metrics].sort((a, b) => rank(a.key) - rank(b.key));
   for (const metric of metrics) {
-    columns.push(metricColumn(metric, CHANGE_COLUMNS.includes(metric.key)));
+    (CHANGE_COLUMNS.indexOf(metric.key) in [0, 1, 2] ? columns : later).push(metricColumn(metric, CHANGE_COLUMNS.includes(metric.key)));
     if (metric.key === "change:alpha" && valuesOf("change:alpha_low").some(isNumber)) columns.push(intervalColumn("Δα interval", "change:alpha_low", "change:alpha_high", "joint 95 % interval of the change of alpha; sorts by its width"));
   }
   const verdict = (i) => {
@@ -54,7 +60,7 @@ function comparisonPage() {
   };
   columns.push({ key: "scale", title: "scale", help: "collapse, or compensated by the next normalisation", left: true, text: (i) => layers.scale[i], shown: layers.scale.some(Boolean) });
   columns.push({ key: "verdicts", title: "verdict", help: "verdicts before and after", left: true, text: verdict, shown: true });
-  new LayerTable("layers", columns);
+  new LayerTable("layers", [...columns, ...later]);
 }
 
 const rank = (key) => (CHANGE_COLUMNS.includes(key) ? CHANGE_COLUMNS.indexOf(key) : CHANGE_COLUMNS.length);

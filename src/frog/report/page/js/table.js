@@ -2,6 +2,8 @@
 
 const ROWS = 1000; // rows that are built at once; a button builds the rest
 
+const cellClass = (column) => [column.left ? "left" : "", column.class ?? ""].join(" ").trim() || null;
+
 class LayerTable {
   // columns: {key, title, help, left, number(i), text(i), node(i), shown}
   constructor(id, columns) {
@@ -49,16 +51,16 @@ class LayerTable {
 
   build() {
     this.rows.clear();
-    this.head = el("tr", {}, ...this.visible.map((column) => el("th", { scope: "col", class: column.left ? "left" : null, "aria-sort": this.sort?.column === column ? this.sort.way : "none" }, el("button", { type: "button", title: column.help, "data-column": column.key, class: this.sort?.column === column ? "sorted" : null, on: { click: () => this.sortBy(column) } }, column.title))));
+    this.head = el("tr", {}, ...this.visible.map((column) => el("th", { scope: "col", class: cellClass(column), "aria-sort": this.sort?.column === column ? this.sort.way : "none" }, el("button", { type: "button", title: column.help, "data-column": column.key, class: this.sort?.column === column ? "sorted" : null, on: { click: () => this.sortBy(column) } }, column.title))));
     this.body = el("tbody", {});
     const host = byId(`${this.id}-table`);
-    host.replaceChildren(el("table", {}, el("thead", {}, this.head), this.body));
+    host.replaceChildren(el("table", { class: this.visible.length > 12 ? "dense" : null }, el("thead", {}, this.head), this.body));
     this.apply();
   }
 
   row(i) {
     if (!this.rows.has(i)) {
-      const cells = this.visible.map((column) => el("td", { class: column.left ? `left ${column.class ?? ""}` : null }, column.node ? column.node(i) : column.text ? column.text(i) : shown(column.key, column.number(i))));
+      const cells = this.visible.map((column) => el("td", { class: cellClass(column) }, column.node ? column.node(i) : column.text ? column.text(i) : shown(column.key, column.number(i))));
       this.rows.set(i, el("tr", { "data-at": i }, ...cells));
     }
     return this.rows.get(i);
@@ -149,8 +151,8 @@ function placeColumns() {
   return [
     { key: "block", title: "block", help: "number of the block", number: (i) => layers.block[i], text: (i) => (layers.block[i] === null ? "" : String(layers.block[i])), shown: true },
     { key: "name", title: "layer", help: "name, from its block on", left: true, class: "name", text: (i) => layers.name[i], node: (i) => layerLink(i), shown: true },
-    { key: "role", title: "role", help: "role in its block", left: true, text: (i) => layers.role[i], shown: true },
-    { key: "shape", title: "shape", help: "rows × columns; sorts by parameters", number: (i) => layers.params[i], node: (i) => layers.shape[i], shown: true },
+    { key: "role", title: "role", help: "role in its block", left: true, class: "minor", text: (i) => layers.role[i], shown: true },
+    { key: "shape", title: "shape", help: "rows × columns; sorts by parameters", class: "minor", number: (i) => layers.params[i], node: (i) => layers.shape[i], shown: true },
   ];
 }
 
@@ -160,5 +162,8 @@ function metricColumn(metric, on) {
 
 function conditionWord(i) {
   const word = layers.condition[i];
-  return el("span", { class: "word" }, el("span", { class: `swatch condition-${word.replace(/ /g, "-")}` }), word);
+  // a comparison's words have a mark, as on its map; a report's have a colour
+  const mark = data.page === "comparison" ? FLAGS.find(([flagged]) => flagged === word)?.[1] : null;
+  const swatch = data.page === "comparison" ? mark && `${mark} ` : el("span", { class: `swatch condition-${word.replace(/ /g, "-")}` });
+  return el("span", { class: "word" }, swatch, word);
 }

@@ -129,23 +129,24 @@ def pool_windows(
 
 
 def effective_windows(windows: tuple[Window, ...]) -> float:
-    """Number of disjoint windows with the same information: K^2 / sum_ab rho_ab.
+    """Number of disjoint windows with the same information: K^2 / sum_ab rho_ab^2.
 
-    rho_ab is the share of entries that windows a and b have in common: for random entries exactly
-    the correlation of the two traces, and more than that of any finer statistic of the spectra
-    (one of degree d in the eigenvalues correlates like rho^d), so the number is on the safe side.
-    Source: the covariance of spectra of submatrices: Borodin 2014, Mosc. Math. J. 14(1).
+    rho_ab is the share of entries that windows a and b have in common. For random entries a
+    statistic of degree d in the eigenvalues correlates like rho^d between two windows. An alpha
+    does not change with the scale, so the trace (d = 1) does not enter; the correlation that is
+    taken is that of d = 2, the largest that can.
+    Source: Borodin 2014, Mosc. Math. J. 14(1) (covariance of the spectra of submatrices).
 
     >>> one, other = Window(0, 0, 4, 4), Window(2, 0, 4, 4)
-    >>> effective_windows((one, one)), round(effective_windows((one, other)), 2)
-    (1.0, 1.33)
+    >>> effective_windows((one, one)), effective_windows((one, other))
+    (1.0, 1.6)
     """
     boxes = np.array([(x.top, x.left, x.top + x.rows, x.left + x.columns) for x in windows])
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = np.maximum(high - low, 0).prod(axis=2)
     area = windows[0].rows * windows[0].columns
-    return len(windows) ** 2 / float(shared.sum() / area)
+    return len(windows) ** 2 / float(np.square(shared / area).sum())
 
 
 def at_ranks(values: np.ndarray, keep: int) -> np.ndarray:

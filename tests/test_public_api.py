@@ -19,7 +19,7 @@ def test_all_is_sorted_and_complete() -> None:
 def test_every_name_is_defined_where_its_home_says_and_documented() -> None:
     for name, home in frog._HOMES.items():
         member = getattr(frog, name)
-        assert member.__module__ == home, name
+        assert f"{member.__module__}.".startswith(f"{home}."), name
         assert inspect.getdoc(member), name
 
 

@@ -189,7 +189,12 @@ def tuning_run(members: int = 4) -> Series:
         comparison(
             change("h.0.q.weight", 0, drift=0.1 * i),
             after=origin(f"run/checkpoint-{100 * i}"),
-            summary={"alpha_change": -0.2 * i, "alpha_before": 4.0, "alpha_after": 4 - 0.2 * i},
+            summary={
+                "drift_total": 0.1 * i,
+                "alpha_change": -0.2 * i,
+                "alpha_before": 4.0,
+                "alpha_after": 4 - 0.2 * i,
+            },
         )
         for i in range(1, members)
     )

@@ -120,7 +120,7 @@ def test_a_series_has_a_row_a_member() -> None:
     rows = [line.split() for line in lines[1:]]
     assert [row[0] for row in rows] == ["0", "100", "200", "300"]
     assert [row[2] for row in rows] == ["4.00", "3.80", "3.60", "3.40"]
-    assert [row[5] for row in rows] == ["0.00", "0.1", "0.2", "0.3"]
+    assert [row[5] for row in rows] == ["0.00", "0.10", "0.20", "0.30"]
     assert shown(series_panel(series)).startswith("Alpha falls at every step.")
 
 

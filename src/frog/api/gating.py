@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -11,19 +12,28 @@ from frog.api.comparing import compare
 from frog.api.measuring import Run, analyze, check
 from frog.errors import UnknownName, UsageError
 from frog.metrics import METRICS
-from frog.metrics.gate import evaluate
+from frog.metrics.gate import check_baseline, check_settings, evaluate
 from frog.metrics.summary import summarise
 from frog.report.files import names_record, read_report
 from frog.types import SEVERITIES, Comparison, GateResult, ModelReport, Policy, Series, Settings
+from frog.weights.source import list_tensors
 
 
-def gate(model: Any, *, baseline: Any = None, policy: Policy | str | PathLike[str] | None = None,
-         fail_on: str | None = None, base: Any = None, run: Run | None = None) -> GateResult:  # fmt: skip
+def gate(
+    model: Any,
+    *,
+    baseline: Any = None,
+    policy: Policy | str | PathLike[str] | None = None,
+    fail_on: str | None = None,
+    base: Any = None,
+    run: Run | None = None,
+) -> GateResult:
     """Check a model against a policy: every breach, and whether it passes.
 
     ``model`` and ``baseline`` are models, reports, or saved reports (``.json``); ``policy`` is a
     YAML file (docs/reference/policy.md), None for the default one; ``fail_on`` overrides what the
     policy says. A model is measured with the policy's settings, else with those of the baseline.
+    An adapter stands for its sum with the baseline, where that is a model, as in a comparison.
     Raises :class:`~frog.errors.UsageError` for a policy that is wrong, or that the report does not
     fit, and :class:`~frog.errors.ModelError` when the model cannot be read.
 
@@ -33,20 +43,27 @@ def gate(model: Any, *, baseline: Any = None, policy: Policy | str | PathLike[st
     >>> result.passed, [breach.severity for breach in result.breaches]
     (True, ['warning'])
     """
-    rules = read_policy(policy)
+    rules, run = read_policy(policy), run or Run()
     if fail_on is not None:
         if fail_on not in SEVERITIES[1:]:
             raise UnknownName("severity", fail_on, SEVERITIES[1:])
         rules = replace(rules, fail_on=fail_on)
+    if baseline is None:
+        check_baseline(rules)  # before hours are spent measuring
     model, baseline = _opened(model), _opened(baseline)
     settings = _settings(rules, model, baseline)
-    if isinstance(model, ModelReport):
-        report = model
-    else:
-        report = analyze(model, settings, base=base, run=run)
     comparison: Comparison | Series | None = None
-    if baseline is not None:
-        comparison = compare(baseline, model, settings=settings, base=base, run=run)
+    with tempfile.TemporaryDirectory(prefix="frog-") as folder:
+        # the comparison takes from there what the report has measured
+        kept = run if run.cache or baseline is None else replace(run, cache=folder)
+        if isinstance(model, ModelReport):
+            report = model
+            check_settings(rules, report)
+        else:
+            below = base if base is not None else _base_of(model, baseline)
+            report = analyze(model, settings, base=below, run=kept)
+        if baseline is not None:
+            comparison = compare(baseline, model, settings=settings, base=base, run=kept)
     assert not isinstance(comparison, Series), "two models make a comparison"
     return evaluate(rules, report, comparison)
 
@@ -72,6 +89,13 @@ def read_policy(policy: Policy | str | PathLike[str] | None) -> Policy:
 def _opened(model: Any) -> Any:
     """A saved report as a report; anything else as it is."""
     return read_report(model) if names_record(model) else model
+
+
+def _base_of(model: Any, baseline: Any) -> Any:
+    """An adapter is measured as the comparison sees it: added to the baseline, where it is one."""
+    if baseline is None or isinstance(baseline, ModelReport) or not list_tensors(model).adapters:
+        return None
+    return None if list_tensors(baseline).adapters else baseline
 
 
 def _settings(policy: Policy, model: Any, baseline: Any) -> Settings:

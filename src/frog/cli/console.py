@@ -58,7 +58,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
-        self.total = self.done = self.cached = 0
+        self.total = self.done = self.cached = self.measured = self.models = 0
         self.cost_total = self.cost_done = 0.0
         self.started = time.monotonic()
         self._bar: Any = None
@@ -69,6 +69,7 @@ class Progress:
         """The costs of the matrices to come; a second model's come on top."""
         if not self.total:
             self.started = self._last_line = time.monotonic()
+        self.models += 1
         self.total += len(costs)
         self.cost_total += sum(costs)
         if self._bar is not None:
@@ -90,17 +91,19 @@ class Progress:
         self._bar.start()
         self._task = self._bar.add_task("", total=self.cost_total, layers="", left="")
 
-    def step(self, name: str, cost: float, cached: bool) -> None:
-        """One matrix is done."""
+    def step(self, name: str, cost: float, *, cached: bool, measured: bool = True) -> None:
+        """One matrix is done: measured, or its weights compared with those before."""
         self.done += 1
         self.cached += cached
+        self.measured += measured
         self.cost_done += cost
         layers = f"{self.done}/{self.total}"
         left = self._left()
         if self._bar is not None:
             self._bar.update(self._task, completed=self.cost_done, layers=layers, left=left)
         elif not self.quiet and self._due():
-            say(f"measured {layers} {name}{' (cached)' if cached else ''} {left}".rstrip())
+            what = "measured" if measured else "compared"
+            say(f"{what} {layers} {name}{' (cached)' if cached else ''} {left}".rstrip())
 
     def stop(self) -> None:
         """Take the bar away."""

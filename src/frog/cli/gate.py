@@ -67,9 +67,10 @@ def gate(  # noqa: PLR0913 - a flag is an argument here
     if format == "json":
         OUT.file.write(gate_to_json(result))
     elif format != "quiet":
-        from frog.report.gate import gate_panel
+        from frog.report.gate import gate_lines
 
-        OUT.print(gate_panel(result))
+        for line in gate_lines(result):
+            OUT.print(line, soft_wrap=True)
     if format != "quiet":
         tell_cached(progress)
         outputs.tell()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from frog.cli.console import INTERRUPTED, Progress, flush, say, suggest
+from frog.report.words import count
 
 if TYPE_CHECKING:
     from frog.api import Run
@@ -32,7 +33,12 @@ def run_of(progress: Progress, *, jobs: int | None, device: str, cache: bool,
         shard=shard,
         cluster=cluster,
         on_start=on_start,
-        on_layer=lambda m: progress.step(m.layer.name, costs.get(m.layer.name, 0.0), m.cached),
+        on_layer=lambda m: progress.step(
+            m.layer.name,
+            costs.get(m.layer.name, 0.0),
+            cached=m.cached,
+            measured=bool(m.fingerprint) or m.layer.failed,
+        ),
     )
 
 
@@ -50,13 +56,15 @@ def resumable(progress: Progress, *, kept: bool) -> Iterator[None]:
 def tell_cached(progress: Progress) -> None:
     """Say how many layers had been measured before."""
     if progress.cached:
-        say(f"{progress.cached} of {progress.total} layers were in the cache")
+        say(f"{progress.cached} of {count(progress.measured, 'layer')} were in the cache")
 
 
 def _give_up(progress: Progress, *, kept: bool) -> NoReturn:
     """Say what an interruption leaves and how to go on; leave at once."""
     progress.stop()
-    done = f"interrupted: {progress.done} of {progress.total} layers"
+    done = f"interrupted: {count(progress.measured, 'layer')}"
+    if progress.models == 1:  # how many the others have was not known yet
+        done = f"interrupted: {progress.done} of {progress.total} layers"
     if not progress.total:
         say("interrupted before the first layer")
     elif kept:

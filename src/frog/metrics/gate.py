@@ -26,7 +26,11 @@ from frog.types import (
 SAME_SETTINGS = {"estimator": "ks", "window": "full", "compat": None}
 """Settings to which a threshold belongs, and what a policy means that does not name them."""
 
+SIZES = ("drift", "spectral_share", "rotation_left", "rotation_right", "intruders")
+"""Numbers of a changed layer that are the size of a change already."""
+
 NAN = math.nan
+Range = tuple[float, float]
 
 
 def evaluate(policy: Policy, report: ModelReport, comparison: Comparison | None) -> GateResult:
@@ -37,6 +41,8 @@ def evaluate(policy: Policy, report: ModelReport, comparison: Comparison | None)
     pattern matches no layer, or the report was measured with other settings than the policy's.
     """
     check_settings(policy, report)
+    if comparison is None:
+        check_baseline(policy)
     judged = _Judged.of(policy, report, comparison)
     breaches: list[Breach] = []
     for rule in policy.findings:
@@ -58,6 +64,16 @@ def evaluate(policy: Policy, report: ModelReport, comparison: Comparison | None)
         unmeasured=judged.unmeasured(),
         notes=tuple(judged.notes),
     )
+
+
+def check_baseline(policy: Policy) -> None:
+    """Refuse a policy with rules on changes where there is no baseline to change from."""
+    for limit in policy.limits:
+        if limit.section in ("changes", "summary_changes"):
+            raise UsageError(
+                f"{policy.place(limit.line)}: {limit.rule} must have a baseline to compare with, "
+                "got none: give --baseline FILE"
+            )
 
 
 def check_settings(policy: Policy, report: ModelReport) -> None:
@@ -154,23 +170,18 @@ class _Judged:
 
     def of_limit(self, limit: Limit) -> list[Breach]:
         """Breaches of one limit; a warning where it could be checked nowhere."""
-        if limit.section in ("changes", "summary_changes") and self.comparison is None:
-            raise UsageError(
-                f"{self.policy.place(limit.line)}: {limit.rule} must have a baseline to compare "
-                "with, got none: give --baseline FILE"
-            )
         checked, breaches = 0, []
-        for measures, bounds in self._measures(limit):
+        for what, measures, bounds in self._measures(limit):
             known = [x for x in measures if not math.isnan(x.value)]
             checked += len(known)
             self._tell_unknown(limit, measures, len(known))
-            breaches += _outside(limit, known, bounds)
+            breaches += _outside(limit, what, known, bounds)
         if not checked:
             breaches.append(self._unchecked(limit))
         return breaches
 
-    def _measures(self, limit: Limit) -> Iterator[tuple[list[_Measure], tuple[float, float]]]:
-        """The numbers to look at, each kind with its range."""
+    def _measures(self, limit: Limit) -> Iterator[tuple[str, list[_Measure], Range]]:
+        """The numbers to look at: what they are, where, and their range."""
         if limit.section in ("limits", "summary"):
             if limit.section == "limits":
                 rows = self._selected(limit, self.layers)
@@ -181,11 +192,14 @@ class _Judged:
             else:
                 found = [_Measure("", float(self.report.summary.get(limit.metric, NAN)), 1)]
             low = -math.inf if math.isnan(limit.minimum) else limit.minimum
-            yield found, (low, math.inf if math.isnan(limit.maximum) else limit.maximum)
+            high = math.inf if math.isnan(limit.maximum) else limit.maximum
+            yield limit.metric, found, (low, high)
             return
+        change = "" if limit.metric in SIZES else "change of "
         for relative, bound in ((False, limit.maximum), (True, limit.relative)):
             if not math.isnan(bound):
-                yield self._changes(limit, relative), (-math.inf, bound)
+                what = f"{'relative ' if relative else ''}{change}{limit.metric}"
+                yield what, self._changes(limit, relative), (-math.inf, bound)
 
     def _changes(self, limit: Limit, relative: bool) -> list[_Measure]:
         """Sizes of changes against the baseline."""
@@ -227,7 +241,7 @@ class _Judged:
             )
 
     def _unchecked(self, limit: Limit) -> Breach:
-        measures = [x for found, _ in self._measures(limit) for x in found]
+        measures = [x for _, found, _ in self._measures(limit) for x in found]
         if measures:
             why = f"no number named {limit.metric}{_reasons(measures)}"
         else:
@@ -284,15 +298,12 @@ def _found(rule: FindingRule, finding: Finding) -> Breach:
     )
 
 
-def _outside(
-    limit: Limit, known: Sequence[_Measure], bounds: tuple[float, float]
-) -> Iterator[Breach]:
+def _outside(limit: Limit, what: str, known: Sequence[_Measure], bounds: Range) -> Iterator[Breach]:
     """The numbers outside their range, unless so few that the rule allows them."""
     low, high = bounds
     found = [x for x in known if not low <= x.value <= high]
     if not found:
         return
-    what = limit.metric if limit.section in ("limits", "summary") else f"change of {limit.metric}"
     each = [_breach(limit, what, x, low if x.value < low else high) for x in found]
     if limit.share == 0:
         yield from each

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -49,24 +48,30 @@ SUMMARY = {
 def comparison_panel(comparison: Comparison) -> RenderableType:
     """Verdict, both models, the means before and after, what has no partner, what was found."""
     before, after = comparison.before, comparison.after
-    lines: list[RenderableType] = [
-        Text(printable(comparison.verdict), style="bold"),
-        "",
+    sides = [
         Text(printable(f"before  {before.path}{_weightless(before.weights)}")),
         Text(printable(f"after   {after.path}{_weightless(after.weights)}")),
         Text(_counts(comparison)),
     ]
-    means = _means(comparison)
-    if means is not None:
-        lines += ["", means, ""]
-    for side, names in (("before", comparison.only_before), ("after", comparison.only_after)):
-        if names:
-            lines.append(Text(printable(f"only {side}: {_some(list(names))}"), style="yellow"))
-    lines += [Text(printable(f"note: {note}"), style="dim") for note in comparison.notes]
-    findings = findings_grid(comparison.findings)
-    if findings is not None:
-        lines += ["", findings]
-    return Group(*lines)
+    remarks = [
+        Text(printable(f"only {side}: {_some(list(names))}"), style="yellow")
+        for side, names in (("before", comparison.only_before), ("after", comparison.only_after))
+        if names
+    ]
+    remarks += [Text(printable(f"note: {note}"), style="dim") for note in comparison.notes]
+    parts = (
+        Text(printable(comparison.verdict), style="bold"),
+        Group(*sides),
+        _means(comparison),
+        Group(*remarks) if remarks else None,
+        findings_grid(comparison.findings),
+    )
+    return _apart([part for part in parts if part is not None])
+
+
+def _apart(parts: Sequence[RenderableType]) -> RenderableType:
+    """Parts with a blank line between them."""
+    return Group(*[line for part in parts for line in (part, "")][:-1])
 
 
 def change_table(comparison: Comparison, *, sort: str | None = None, limit: int | None = None,
@@ -191,11 +196,10 @@ class Member:
 
     @property
     def drift(self) -> float:
-        """Median drift of the layers that were compared; 0 for the first against itself."""
+        """||W' - W||_F / ||W||_F of all layers as one vector; 0 for the first against itself."""
         if self.comparison is None:
             return 0.0
-        drifts = [x.drift for x in self.comparison.layers if not math.isnan(x.drift)]
-        return median(drifts) if drifts else math.nan
+        return float(self.comparison.summary.get("drift_total", math.nan))
 
     def verdicts(self, word: str) -> int:
         """Layers that are judged so, certainly or possibly."""
@@ -248,7 +252,7 @@ def _beside(name: str) -> Callable[[LayerChange], Text]:
 
 def _small(value: float) -> str:
     """A share: two significant digits, so that a drift of 0.0004 is not 0.00."""
-    return number(value) if math.isnan(value) or value == 0 else f"{value:.2g}"
+    return number(value) if math.isnan(value) or value == 0 else f"{value:#.2g}".rstrip(".")
 
 
 def _interval(layer: LayerChange) -> Text:

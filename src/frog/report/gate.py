@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from frog.report.terminal import MARKS
@@ -11,20 +9,18 @@ from frog.report.words import count, printable
 from frog.types import GateResult
 
 
-def gate_panel(result: GateResult) -> RenderableType:
-    """A line a breach, the gravest first, then one line that says PASS or FAIL."""
-    parts: list[RenderableType] = []
-    if result.breaches:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True)
-        grid.add_column()
-        for breach in result.breaches:
-            mark, colour = MARKS[breach.severity]
-            text = Text.assemble((f"{breach.rule}  ", "bold"), printable(breach.text))
-            grid.add_row(Text(mark, style=colour), text)
-        parts += [grid]
-    parts += [Text(printable(f"note: {note}"), style="dim") for note in result.notes]
-    return Group(*parts, _end(result))
+def gate_lines(result: GateResult) -> list[Text]:
+    """A line a breach, the gravest first, then one line that says PASS or FAIL.
+
+    A line is never broken: logs are searched by line.
+    """
+    lines = []
+    for breach in result.breaches:
+        mark, colour = MARKS[breach.severity]
+        text = f"  {printable(breach.text)}".replace("\n", " ")
+        lines.append(Text.assemble((f"{mark} ", colour), (breach.rule, "bold"), text))
+    lines += [Text(printable(f"note: {note}"), style="dim") for note in result.notes]
+    return [*lines, _end(result)]
 
 
 def _end(result: GateResult) -> Text:

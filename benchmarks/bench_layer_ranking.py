@@ -228,6 +228,39 @@ def together(keys: Sequence[Key], found: Mapping[str, ModelReport]) -> list[str]
     return [*lines, ""]
 
 
+def within_shapes(keys: Sequence[Key], found: Mapping[str, ModelReport]) -> list[str]:
+    """The same, only among layers of one shape: neither size nor aspect ratio can help there."""
+    lines = [
+        "Mean Spearman over groups of 4 or more layers of one shape, p by permutation within them.",
+        "",
+        "| ranking | damage | groups | p | p, Holm | tuning | groups | p | p, Holm |",
+        "|---|" + "--:|" * 8,
+    ]
+    cells: dict[str, list[tuple[float, float, int]]] = {name: [] for name in RANKINGS}
+    for kind in ("damage", "tuning"):
+        groups = []
+        for key in (k for k in keys if k.name in INDEPENDENT[kind]):
+            report = found[key.model]
+            scores = scores_of(report, key.values)
+            shapes: dict[tuple[int, ...], list[str]] = {}
+            for layer in report.layers:
+                if layer.name in scores["params"]:
+                    shapes.setdefault(layer.shape, []).append(layer.name)
+            groups += [(scores, key, names) for names in shapes.values() if len(names) >= 4]
+        for name in RANKINGS:
+            pairs = [([s[name][x] for x in g], [k.values[x] for x in g]) for s, k, g in groups]
+            cells[name].append(pooled(pairs))
+    free = [n for n in RANKINGS if n not in (*CONTROLS, *MIRRORS)]
+    corrected = [holm({n: cells[n][i][1] for n in free}) for i in range(2)]
+    known = {n: 0.0 if math.isnan(c[1][0]) else abs(c[1][0]) for n, c in cells.items()}
+    for name in sorted(cells, key=lambda n: -known[n]):
+        parts = []
+        for i, (mean, p, count) in enumerate(cells[name]):
+            parts += [_r(mean), str(count), _p(p), _last(name, corrected[i])]
+        lines.append(f"| {name} | " + " | ".join(parts) + " |")
+    return [*lines, ""]
+
+
 def gains(keys: Sequence[Key]) -> list[str]:
     """The tuning keys themselves: what is there to be ranked."""
     lines = []
@@ -274,6 +307,9 @@ def report_lines() -> list[str]:
         "## Together: one key a model",
         "",
         *together(keys, found),
+        "## Among layers of one shape",
+        "",
+        *within_shapes(keys, found),
         "## All keys",
         "",
         *overview(keys, found),

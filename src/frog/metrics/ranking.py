@@ -176,9 +176,10 @@ def alpha_in_null(layers: Sequence[LayerReport]) -> Scores:
     ]
 
 
-@ranking("randomness", words="spectrum most like its own shuffled entries", source="FROG")
+@ranking("randomness", words="upper half of the spectrum most like a random matrix's",
+         source="FROG")  # fmt: skip
 def randomness(layers: Sequence[LayerReport]) -> Scores:
-    """The column ``randomness``, 1 where a layer looks like its shuffled entries."""
+    """The column ``randomness``, largest first: 1 falls as a random matrix does."""
     return [_value(layer, "randomness") for layer in layers]
 
 
@@ -197,7 +198,8 @@ def stable_rank_low(layers: Sequence[LayerReport]) -> Scores:
     return [-score for score in stable_rank_high(layers)]
 
 
-@ranking("entropy", words="most even spectrum", source="WeightWatcher 0.7.7")
+@ranking("entropy", words="most even spectrum",
+         source="the column: WeightWatcher 0.7.7; its use here: design note 008")  # fmt: skip
 def entropy(layers: Sequence[LayerReport]) -> Scores:
     """Evenness of the spectrum, largest first."""
     return [_value(layer, "entropy") for layer in layers]
@@ -213,7 +215,7 @@ def spikes(layers: Sequence[LayerReport]) -> Scores:
     ]
 
 
-@ranking("frobenius", words="largest Frobenius share", source="FROG, R2 of the formulas")
+@ranking("frobenius", words="largest Frobenius share", source="FROG")
 def frobenius(layers: Sequence[LayerReport]) -> Scores:
     """Frobenius share ||W_l||_F / sum ||W||_F, largest first."""
     norms = [math.sqrt(_value(layer, "norm")) for layer in layers]

@@ -1,12 +1,13 @@
 """Each row of the table of bad input in the interface, at the command line.
 
+Those of `compare`, `report` and `gate` are in the files of these verbs.
+
 Rows that belong to verbs which this version does not have, to be tested with the verb:
 
 | row | verb |
 |---|---|
 | budget out of range | `plan`, `select` |
 | delta applied to another base | `delta apply` |
-| shape or name mismatch | `compare` |
 """
 
 from __future__ import annotations
@@ -273,6 +274,10 @@ WRONG_USE = {
     "min evals word": (["--min-evals", "many"], ("--min-evals", "integer")),
     "bootstrap": (["--bootstrap", "5"], ("at least 20", "5")),
     "bootstrap negative": (["--bootstrap", "-1"], ("at least 20", "-1")),
+    "window": (["--window", "farm"], ("Did you mean 'farms'", "full")),
+    "compat and window": (["--compat", "weightwatcher", "--window", "farms"], ("whole matrix",)),
+    "randomize": (["--randomize", "-1"], ("at least 0", "-1")),
+    "flow of a part": (["--shard", "1/2", "--flow"], ("flow",)),
     "jobs": (["--jobs", "0"], ("at least 1", "0")),
     "jobs negative": (["--jobs", "-3"], ("at least 1", "-3")),
     "device": (["--device", "gpu"], ("cuda", "cpu")),
@@ -312,6 +317,13 @@ def test_wrong_use_in_a_process_of_its_own(model, own_process):
     done = own_process("analyze", model, "--estimator", "kss")
     refused(done, 2, "Did you mean 'ks'")
     assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("verb", ["analyze", "inspect"])
+def test_a_report_where_weights_are_needed(verb, model, in_process, tmp_path):
+    path = tmp_path / "r.json"
+    assert in_process("analyze", model, "--json", path).code == 0
+    refused(in_process(verb, path), 4, "r.json", "holds no weights", "frog report")
 
 
 def test_unknown_column_of_the_table(model):

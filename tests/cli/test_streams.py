@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,9 @@ BAD_OUTPUTS = {
     "below a file": (["-o", "file/deeper"], ("must be a folder", "got a file")),
     "beside a file": (["--json", "file/r.json"], ("must exist",)),
     "report is a folder": (["-o", "taken"], ("report.json", "must be a file", "got a folder")),
+    "page is a folder": (["-o", "paged"], ("report.html", "must be a file", "got a folder")),
+    "page absent": (["--html", "absent/p.html"], ("absent", "must exist", "make it")),
+    "page and report": (["--html", "r", "--json", "r"], ("a file of its own", "r")),
     "twice the same": (["--json", "r", "--csv", "r"], ("a file of its own", "r")),
     "unwritable": (["-o", "/proc/frog"], ("/proc",)),
 }
@@ -194,6 +198,7 @@ def test_bad_outputs_are_refused_before_measuring(kind, model, in_process, tmp_p
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine")
     (tmp_path / "taken" / "report.json").mkdir(parents=True)
+    (tmp_path / "paged" / "report.html").mkdir(parents=True)
     if kind == "unwritable":
         monkeypatch.setattr("os.access", lambda *_: False)
     before = files_of(tmp_path)
@@ -216,13 +221,22 @@ def test_parquet_without_pyarrow_is_refused_before_measuring(model, in_process, 
 
 
 @ON_LINUX
-def test_full_disk_leaves_the_earlier_report(model, tmp_path, in_process):
+@pytest.mark.parametrize("verb", ["analyze", "report", "gate"])
+def test_full_disk_leaves_the_earlier_file(verb, model, tmp_path, in_process):
     """The limit on the size of files stands for the disk: writes beyond it fail half-way."""
-    path = tmp_path / "r.json"
-    path.write_text("the earlier report")
-    command = [sys.executable, "-m", "frog", "analyze", str(model), "--json", str(path)]
+    saved, path = tmp_path / "saved.json", tmp_path / "r"
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"version: 1\nlimits: {{alpha: [{'{max: 1}, ' * 30}]}}\n")
+    if verb != "analyze":
+        assert in_process("analyze", model, "--json", saved).code == 0
+    path.write_text("the earlier file")
+    words = {
+        "analyze": [model, "--json", path],
+        "report": [saved, "--html", path],
+        "gate": [saved, "--policy", policy, "--json", path],
+    }[verb]
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "frog", verb, *map(str, words)],
         capture_output=True,
         text=True,
         env=environment(FROG_CACHE_DIR=str(tmp_path / "other")),
@@ -233,9 +247,8 @@ def test_full_disk_leaves_the_earlier_report(model, tmp_path, in_process):
     assert "Traceback" not in done.stderr
     assert str(path) in done.stderr
     assert "earlier file is untouched" in done.stderr
-    assert path.read_text() == "the earlier report"
-    names = [p.name for p in tmp_path.iterdir() if "r.json" in p.name]
-    assert names == ["r.json"], "no temporary file is left"
+    assert path.read_text() == "the earlier file"
+    assert sorted(x.name for x in tmp_path.iterdir() if x.name.startswith((".r", "r"))) == ["r"]
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
@@ -266,3 +279,61 @@ def test_outputs_replace_earlier_ones_with_the_usual_permissions(model, in_proce
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
     assert json.loads(path.read_text())["format"] == "frog-report"
+
+
+# ------------------------------------------------------------------- flags of diagnosis
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())["settings"]
+
+
+def test_the_flow_is_measured_where_a_page_is_written(model, in_process, tmp_path):
+    report, page = tmp_path / "r.json", tmp_path / "p.html"
+    cases = [((), False), (("--html", page), True), (("--html", page, "--no-flow"), False)]
+    for words, expected in [*cases, (("--flow",), True), (("--shard", "1/1"), False)]:
+        assert in_process("analyze", model, "--json", report, *words).code == 0
+        assert settings_of(report)["flow"] is expected, words
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_window_and_randomize_reach_the_settings(model, in_process, tmp_path):
+    report = tmp_path / "r.json"
+    words = ("--window", "farms", "--estimator", "hill", "--randomize", "1", "--bootstrap", "0")
+    assert in_process("analyze", model, *words, "--json", report).code == 0
+    found = settings_of(report)
+    assert (found["window"], found["randomize"]) == ("farms", 1)
+
+
+def test_shards_merge_into_a_page(model, in_process, tmp_path):
+    parts = [tmp_path / f"{i}.json" for i in (1, 2)]
+    for i, path in enumerate(parts, start=1):
+        assert in_process("analyze", model, "--shard", f"{i}/2", "--json", path).code == 0
+    page = tmp_path / "page.html"
+    done = in_process("merge", *parts, "--html", page)
+    assert done.code == 0, done
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert in_process("merge", *parts, "--json", parts[0]).code == 2, "a part is not overwritten"
+
+
+@pytest.mark.parametrize(
+    ("verb", "target"), [("compare", "frog.api.compare"), ("gate", "frog.api.gate")]
+)
+def test_interruption_of_the_other_verbs(verb, target, model, in_process, tmp_path, monkeypatch):
+    """Ctrl-C ends them as it ends analyze: nothing on stdout, nothing written."""
+
+    class Left(Exception):
+        pass
+
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(target, interrupt)
+    models = [model, model] if verb == "compare" else [model]
+    with pytest.raises(Left, match="130"):
+        in_process(verb, *models, "--json", tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists()

@@ -105,6 +105,11 @@ def _list_path(path: Path, shown: str | None = None) -> TensorList:
         listed = torch_file.list_torch_file(path)
     else:
         checkpoint.refuse_other(path)
+        if path.suffix == ".json":
+            raise ModelError(
+                f"{path} holds no weights: a saved report can be read by frog report, frog compare "
+                f"and frog gate. A model is {ACCEPTED}"
+            )
         raise ModelError(f"{path} is not a file that FROG reads. A model is {ACCEPTED}")
     if shown is None:
         return listed

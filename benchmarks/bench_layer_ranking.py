@@ -330,6 +330,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
+    if not DATA.exists():
+        raise SystemExit("needs the folder shared/data beside the checkout: see the docstring")
     text = "\n".join(report_lines())
     print(text)
     if given.write:

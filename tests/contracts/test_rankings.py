@@ -10,7 +10,7 @@ import pytest
 
 from frog.metrics.measure import measure
 from frog.metrics.ranking import RANKINGS, rank
-from frog.types import LayerReport, Settings
+from frog.types import LayerReport, NullLook, Settings
 from tests.matrices import handle, planted
 
 SETTINGS = Settings(bootstrap=0, curves=False)
@@ -82,3 +82,22 @@ def test_layers_without_any_number_have_no_score_or_a_control(name: str) -> None
     (ranked,) = rank([bare], by=name)
     assert math.isnan(ranked.score) == (name not in CONTROLS)
     assert ranked.place == 1
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+def test_nonsense_from_an_edited_file_has_no_score_and_raises_nothing(name: str) -> None:
+    look = NullLook(name="x", value=-1.0, percentile=0.0, low=-2.0, high=3.0)
+    odd = LayerReport(
+        name="w",
+        kind="linear",
+        role="",
+        block=None,
+        shape=(),
+        dtype="",
+        params=0,
+        values={"norm": -1.0, "alpha": 0.5, "stable_rank": -3.0},
+        null=dict.fromkeys(("alpha", "stable_rank", "spikes"), look),
+    )
+    (ranked,) = rank([odd], by=name)
+    assert not math.isinf(ranked.score)
+    assert ranked.layer == "w"

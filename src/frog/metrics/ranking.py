@@ -147,6 +147,15 @@ def _value(layer: LayerReport, name: str) -> float:
     return float(layer.values.get(name, math.nan))
 
 
+def _ratio(value: float, to: float) -> float:
+    """NaN where there is nothing to divide by: a merged file can hold anything."""
+    return value / to if to > 0 else math.nan
+
+
+def _root(value: float) -> float:
+    return math.sqrt(value) if value >= 0 else math.nan
+
+
 def _between(value: float, low: float, high: float) -> float:
     """Place of a value in its null: 0 at the lower limit, 1 at the upper one, on a log scale."""
     if not (value > 0 and 0 < low < high):
@@ -187,7 +196,7 @@ def randomness(layers: Sequence[LayerReport]) -> Scores:
 def stable_rank_high(layers: Sequence[LayerReport]) -> Scores:
     """Stable rank over what random matrices of the shape have, largest first."""
     return [
-        look.value / math.sqrt(look.low * look.high) if look is not None else math.nan
+        _ratio(look.value, _root(look.low * look.high)) if look is not None else math.nan
         for look in (layer.null.get("stable_rank") for layer in layers)
     ]
 
@@ -210,7 +219,7 @@ def entropy(layers: Sequence[LayerReport]) -> Scores:
 def spikes(layers: Sequence[LayerReport]) -> Scores:
     """Share of eigenvalues beyond the Marchenko-Pastur edge: a signal-to-noise ratio."""
     return [
-        look.value / min(layer.shape) if look is not None else math.nan
+        _ratio(look.value, min(layer.shape, default=0)) if look is not None else math.nan
         for layer, look in ((layer, layer.null.get("spikes")) for layer in layers)
     ]
 
@@ -218,15 +227,15 @@ def spikes(layers: Sequence[LayerReport]) -> Scores:
 @ranking("frobenius", words="largest Frobenius share", source="FROG")
 def frobenius(layers: Sequence[LayerReport]) -> Scores:
     """Frobenius share ||W_l||_F / sum ||W||_F, largest first."""
-    norms = [math.sqrt(_value(layer, "norm")) for layer in layers]
+    norms = [_root(_value(layer, "norm")) for layer in layers]
     total = math.fsum(norm for norm in norms if not math.isnan(norm))
-    return [norm / total if total > 0 else math.nan for norm in norms]
+    return [_ratio(norm, total) for norm in norms]
 
 
 @ranking("rms", words="largest entries", source="FROG")
 def rms(layers: Sequence[LayerReport]) -> Scores:
     """Root mean square of the entries, largest first."""
-    return [math.sqrt(_value(layer, "norm") / layer.params) for layer in layers]
+    return [_root(_ratio(_value(layer, "norm"), layer.params)) for layer in layers]
 
 
 @ranking("log_spectral_norm", words="largest spectral norm",
@@ -252,7 +261,7 @@ def params(layers: Sequence[LayerReport]) -> Scores:
 @ranking("aspect", words="most elongated shape", source="control")
 def aspect(layers: Sequence[LayerReport]) -> Scores:
     """Aspect ratio max(m, n) / min(m, n), largest first: knows nothing of the weights."""
-    return [max(layer.shape) / min(layer.shape) for layer in layers]
+    return [_ratio(max(x.shape, default=0), min(x.shape, default=0)) for x in layers]
 
 
 @ranking("depth", words="latest in the listing", source="control")

@@ -77,6 +77,11 @@ TITLES = {
     "rand_distance": ("distance to random", "distance between the spectrum and the shuffled one"),
     "ww_softrank": ("soft rank", "λ₁ of the shuffled matrix over λ₁"),
     "ww_maxdist": ("λ₁ − shuffled", "largest eigenvalue less that of the shuffled matrix"),
+    "alpha_hill": ("α Hill", "exponent of the upper half of the eigenvalues, by Hill's estimator"),
+    "randomness": (
+        "randomness",
+        "(α Hill − 1) over its random median: 1 is like random",
+    ),
     "num_traps": ("traps", "correlation traps: shuffled eigenvalues beyond the bulk"),
 }
 FIRST = ("alpha", "alpha_weighted", "stable_rank", "log_spectral_norm", "log_norm", "D", "entropy")

@@ -89,9 +89,7 @@ def series_fragment(series: Series) -> str:
                 number(report.summary.get("alpha_weighted")),
                 number(report.summary.get("log_norm")),
             )
-            for label, step, report in zip(
-                series.labels, series.steps, series.reports, strict=True
-            )
+            for label, step, report in zip(series.labels, series.steps, series.reports, strict=True)
         ],
         limit=len(series.reports),
     )

@@ -157,8 +157,8 @@ def counted(words: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 def method_words(settings: Settings) -> str:
     """How alpha was fitted, in one sentence."""
     fit = {
-        "ks": "maximum likelihood, the tail's beginning by the smallest Kolmogorov-Smirnov distance",
-        "hill": "the Hill estimator, the tail beginning at the median eigenvalue",
+        "ks": "maximum likelihood, the tail's start by the smallest Kolmogorov-Smirnov distance",
+        "hill": "the Hill estimator, the tail starting at the median eigenvalue",
         "tpl": "maximum likelihood of a power law with an exponential cut-off",
     }.get(settings.estimator, settings.estimator)
     window = {

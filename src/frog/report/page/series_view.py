@@ -49,9 +49,7 @@ def series_data(series: Series) -> dict[str, Any]:
         "values": values,
         "members": [
             {"label": label, "step": step, "summary": dict(report.summary)}
-            for label, step, report in zip(
-                series.labels, series.steps, series.reports, strict=True
-            )
+            for label, step, report in zip(series.labels, series.steps, series.reports, strict=True)
         ],
         "conditions": [_conditions(report, layers) for report in series.reports],
     }
@@ -108,7 +106,7 @@ def _compared(series: Series, layers: Sequence[LayerReport]) -> dict[str, Any]:
         for comparison in series.comparisons:
             by_name = {x.name: getattr(x, key) for x in comparison.layers}
             rows.append([_short(by_name.get(layer.name)) for layer in layers])
-        rows += [[None] * len(layers)] * (len(series.reports) - len(rows))
+        rows.extend([None] * len(layers) for _ in range(len(series.reports) - len(rows)))
         if any(value is not None for row in rows for value in row):
             found[key] = rows
     return found

@@ -1,0 +1,338 @@
+"""The page in a browser: it opens from a file, asks no network for anything, and can be worked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import frog
+from frog.report.page import comparison_page, report_page, series_page, write_page
+from tests.report.synthetic import a_comparison, a_report, a_series
+from tests.report.test_page import HOSTILE, hostile_pages
+
+pytestmark = pytest.mark.browser
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PLOTS_DRAWN = "document.querySelectorAll('.plot .waiting').length === 0"
+ALPHAS = "[...document.querySelectorAll('#layers-table tbody tr')].map(r => r.cells[4].innerText)"
+
+
+@dataclass
+class Sheet:
+    """An open page, and what went wrong or out of it."""
+
+    page: Any
+    problems: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def count(self, selector: str) -> int:
+        return self.page.locator(selector).count()
+
+    def rows(self) -> int:
+        return self.count("#layers-table tbody tr")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: frog[dev]")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"needs Chromium: none of {', '.join(NAMES)} on PATH, and CHROMIUM is not set")
+    with sync_api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Sheet]]:
+    """Open a page from a file; at the end nothing may have failed or been asked of a network."""
+    sheets = []
+
+    def open_page(html: str, *, scheme: str = "light", width: int = 1440, hash: str = "") -> Sheet:
+        path = tmp_path / f"page{len(sheets)}.html"
+        write_page(html, path)
+        context = browser.new_context(
+            color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True
+        )
+        sheet = Sheet(context.new_page())
+        sheets.append(sheet)
+        sheet.page.on("console", lambda m: sheet.problems.append(f"{m.type}: {m.text}"))
+        sheet.page.on("pageerror", lambda error: sheet.problems.append(str(error)))
+        sheet.page.on("request", lambda r: sheet.requests.append(r.url))
+        sheet.page.goto(path.as_uri() + hash)
+        sheet.page.wait_for_selector("html[data-ready]", timeout=60_000)
+        sheet.page.wait_for_function(PLOTS_DRAWN, timeout=60_000)
+        return sheet
+
+    yield open_page
+    for sheet in sheets:
+        outside = [url for url in sheet.requests if not url.startswith(("file:", "data:", "blob:"))]
+        sheet.page.context.close()
+        assert not sheet.problems
+        assert not outside
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report_page(a_report(4))
+
+
+def test_a_real_report_opens(visit: Callable[..., Sheet], resnet20: Path) -> None:
+    report = frog.analyze(resnet20, frog.Settings(bootstrap=20))
+    sheet = visit(report_page(report))
+    assert sheet.rows() == len(report.measured)
+    assert sheet.count("#map .cell") >= 9
+    assert sheet.count("#depth-plot svg.main-svg") >= 1
+
+
+def test_sorting(visit: Callable[..., Sheet], page: str) -> None:
+    sheet = visit(page)
+    alphas = sorted(f"{x.values['alpha']:.2f}" for x in a_report(4).measured)
+    alphas.sort(key=float)
+    head = sheet.page.locator("#layers-table th button[data-column=alpha]")
+    head.click()
+    assert sheet.page.evaluate(ALPHAS) == alphas
+    assert head.locator("xpath=..").get_attribute("aria-sort") == "ascending"
+    head.focus()
+    sheet.page.keyboard.press("Enter")
+    assert sheet.page.evaluate(ALPHAS) == alphas[::-1]
+    assert head.locator("xpath=..").get_attribute("aria-sort") == "descending"
+
+
+def test_filtering_the_table(visit: Callable[..., Sheet], page: str) -> None:
+    sheet, layers = visit(page), a_report(4).measured
+    search = sheet.page.locator("#layers-search")
+    search.fill("DOWN_proj")
+    assert sheet.rows() == 4
+    assert sheet.page.locator("#layers-count").inner_text() == f"4 of {len(layers)} layers"
+    search.fill(r"layers\.[01]\..*(q|k)_proj")
+    assert sheet.rows() == 0
+    sheet.page.locator("#layers-regex").check()
+    assert sheet.rows() == 4
+    search.fill("(")
+    assert search.get_attribute("aria-invalid") == "true"
+    assert sheet.rows() == 4, "what is no expression changes nothing"
+    search.fill("")
+    word = next(x.condition for x in layers if x.condition != "fine")
+    sheet.page.locator("#layers-condition").select_option(word)
+    assert sheet.rows() == sum(x.condition == word for x in layers)
+
+
+def test_choosing_columns(visit: Callable[..., Sheet], page: str) -> None:
+    sheet = visit(page)
+    before = sheet.count("#layers-table thead th")
+    sheet.page.locator(".chooser summary").click()
+    sheet.page.locator(".chooser input[data-column=entropy]").check()
+    assert sheet.count("#layers-table thead th") == before + 1
+    assert sheet.count("#layers-table th button[data-column=entropy]") == 1
+
+
+def test_filtering_the_findings(visit: Callable[..., Sheet], page: str) -> None:
+    sheet, findings = visit(page), a_report(4).findings
+    sheet.page.locator("#finding-severity").select_option("warning")
+    n = sum(finding.severity == "warning" for finding in findings)
+    assert sheet.page.locator("#finding-count").inner_text() == f"{n} of {len(findings)} findings"
+    assert sheet.count("details.group:not([hidden])[data-severity=info]") == 0
+
+
+def test_a_drawer_by_mouse(visit: Callable[..., Sheet], page: str) -> None:
+    sheet = visit(page)
+    name = a_report(4).measured[3].name
+    sheet.page.locator("#layers-table a.layer-link").nth(3).click()
+    drawer = sheet.page.locator("#drawer")
+    assert drawer.locator("h2").inner_text() == name
+    sheet.page.wait_for_selector("#drawer-spectrum svg.main-svg")
+    marks = sheet.page.evaluate(
+        "document.getElementById('drawer-spectrum').layout.annotations.map(a => a.text)"
+    )
+    assert sorted(marks) == ["bulk edge", "xmin"]
+    names = sheet.page.evaluate("document.getElementById('drawer-spectrum').data.map(t => t.name)")
+    assert names[0] == "eigenvalues" and names[1].startswith("fitted tail, α ")
+    sheet.page.locator("#drawer-close").click()
+    assert not drawer.is_visible()
+    assert "#layer" not in sheet.page.url
+
+
+def test_a_drawer_by_keyboard(visit: Callable[..., Sheet], page: str) -> None:
+    sheet = visit(page)
+    keys = sheet.page.keyboard
+    focused = "document.activeElement.dataset.at ?? document.activeElement.id"
+    sheet.page.locator("#map .cell").first.focus()
+    at = sheet.page.evaluate(focused)
+    keys.press("ArrowRight")
+    keys.press("ArrowDown")
+    moved = sheet.page.evaluate(focused)
+    assert moved != at
+    keys.press("Enter")
+    sheet.page.wait_for_selector("#drawer[open]")
+    assert sheet.page.evaluate(focused) == "drawer-close"
+    for _ in range(40):  # the focus stays inside, or goes to the browser's own bar
+        keys.press("Tab")
+        inside = (
+            "document.activeElement.closest('#drawer') || document.activeElement.matches('body')"
+        )
+        assert sheet.page.evaluate(f"Boolean({inside})")
+    keys.press("Escape")
+    sheet.page.wait_for_selector("#drawer:not([open])", state="attached")
+    assert sheet.page.evaluate(focused) == moved, "the focus comes back"
+    keys.press("Enter")
+    sheet.page.wait_for_selector("#drawer[open]")
+
+
+def test_a_link_opens_its_layer(visit: Callable[..., Sheet], page: str) -> None:
+    sheet = visit(page, hash="#layer=2")
+    assert sheet.page.locator("#drawer h2").inner_text() == a_report(4).measured[2].name
+    sheet.page.get_by_label("Next layer").click()
+    assert sheet.page.locator("#drawer h2").inner_text() == a_report(4).measured[3].name
+
+
+def test_changing_the_metric(visit: Callable[..., Sheet], page: str) -> None:
+    sheet = visit(page)
+    first = sheet.page.locator("#map .cell").first
+    alpha = first.inner_text()
+    sheet.page.locator("#map-metric").select_option("stable_rank")
+    layer = a_report(4).measured[1]
+    assert first.inner_text() != alpha
+    assert float(first.inner_text().split("\n")[0].strip("▲▼△▽")) == pytest.approx(
+        layer.values["stable_rank"], abs=0.06
+    )
+    sheet.page.locator("#depth-metric").select_option("D")
+    sheet.page.wait_for_function("document.getElementById('depth-plot').layout.shapes.length === 0")
+    lines = sheet.page.evaluate(
+        "document.getElementById('depth-plot').data.filter(t => t.mode === 'lines+markers')"
+    )
+    values = [x.values["D"] for x in a_report(4).measured if x.role == "q"]
+    assert next(t for t in lines if t["name"] == "q")["y"] == pytest.approx(values)
+
+
+def test_the_lines_over_depth_have_bands_and_the_usual_range(
+    visit: Callable[..., Sheet], page: str
+) -> None:
+    sheet = visit(page)
+    plot = "document.getElementById('depth-plot')"
+    traces = sheet.page.evaluate(f"{plot}.data.map(t => [t.mode, t.fill ?? ''])")
+    assert traces.count(["lines", "toself"]) == 7
+    assert traces.count(["lines+markers", ""]) == 7
+    assert sheet.page.evaluate(f"{plot}.layout.shapes.map(s => [s.y0, s.y1])") == [[2, 6]] * 7
+    sheet.page.locator("#depth-layout").select_option("together")
+    sheet.page.wait_for_function(f"{plot}.layout.shapes.length === 1")
+
+
+def test_the_theme_follows_the_button_and_the_plots_follow_the_theme(
+    visit: Callable[..., Sheet], page: str
+) -> None:
+    sheet = visit(page, scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    ink = "document.getElementById('depth-plot').layout.font.color"
+    dark = sheet.page.evaluate(ground), sheet.page.evaluate(ink)
+    sheet.page.locator("#theme").click()
+    sheet.page.wait_for_function(f"{ink} !== '{dark[1]}'")
+    light = sheet.page.evaluate(ground), sheet.page.evaluate(ink)
+    assert light[0] != dark[0]
+    sheet.page.locator("#theme").click()
+    sheet.page.wait_for_function(f"{ink} === '{dark[1]}'")
+    assert sheet.page.evaluate(ground) == dark[0]
+
+
+def test_the_graph(visit: Callable[..., Sheet], page: str) -> None:
+    sheet, report = visit(page), a_report(4)
+    assert sheet.count("#flow-plot svg.main-svg") >= 1
+    assert sheet.count("#flow-paths li") == len(report.pathways)
+    told = sheet.page.locator("#flow-count")
+    least = float(sheet.page.locator("#flow-z").input_value())
+    above = sum(pair.overlaps["trimmed"].z >= least for pair in report.pairs)
+    assert 0 < above < len(report.pairs)
+    assert told.inner_text() == f"{above} of {len(report.pairs)} edges"
+    sheet.page.locator("#flow-z").fill("0")
+    sheet.page.locator("#flow-z").press("Enter")
+    assert told.inner_text() == f"{len(report.pairs)} of {len(report.pairs)} edges"
+    sheet.page.locator("#flow-paths a.layer-link").first.click(force=True)
+    sheet.page.wait_for_selector("#drawer[open]")
+    assert "Pathways" in sheet.page.locator("#drawer").inner_text()
+
+
+def test_nothing_is_wider_than_a_narrow_window(visit: Callable[..., Sheet], page: str) -> None:
+    for html in (page, comparison_page(a_comparison(2)), series_page(a_series(3, 2))):
+        sheet = visit(html, width=380)
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert sheet.page.evaluate(wide) <= 0
+
+
+def test_on_paper(visit: Callable[..., Sheet], page: str, tmp_path: Path) -> None:
+    sheet = visit(page, scheme="dark")
+    path = tmp_path / "page.pdf"
+    sheet.page.pdf(path=str(path), format="A4")
+    assert path.read_bytes().startswith(b"%PDF")
+    assert sheet.page.evaluate("document.documentElement.dataset.theme ?? 'system'") == "system"
+
+
+def test_a_comparison(visit: Callable[..., Sheet]) -> None:
+    comparison = a_comparison(3)
+    sheet = visit(comparison_page(comparison))
+    assert comparison.verdict in sheet.page.locator("#verdict").inner_text()
+    assert sheet.rows() == len(comparison.layers)
+    assert sheet.count("#largest-plot svg.main-svg") >= 1
+    sheet.page.locator("#map-metric").select_option("drift")
+    sheet.page.locator("#layers-table a.layer-link").nth(2).click()
+    sheet.page.wait_for_selector("#drawer-spectrum svg.main-svg")
+    names = sheet.page.evaluate("document.getElementById('drawer-spectrum').data.map(t => t.name)")
+    assert [name.split(":")[0] for name in names] == ["before", "before", "after", "after"]
+    sheet.page.keyboard.press("Escape")
+    sheet.page.locator("#layers-search").fill("q_proj")
+    assert sheet.rows() == 3
+
+
+def test_a_series(visit: Callable[..., Sheet]) -> None:
+    series = a_series(4, 2)
+    sheet = visit(series_page(series))
+    assert sheet.count("#members tbody tr[data-member]") == 4
+    first = sheet.page.locator("#map .cell").first
+    last_member = first.inner_text()
+    sheet.page.locator("#members button[data-member='0']").click()
+    assert first.inner_text() != last_member
+    assert sheet.page.locator("#map-member").input_value() == "0"
+    sheet.page.locator("#steps-metric").select_option("stable_rank")
+    sheet.page.wait_for_function(
+        "document.getElementById('steps-plot').layout.yaxis.title.text === 'stable rank'"
+    )
+    sheet.page.locator("#layers-table a.layer-link").nth(1).click()
+    sheet.page.wait_for_selector("#drawer-spectrum svg.main-svg")
+    y = sheet.page.evaluate("document.getElementById('drawer-spectrum').data[0].y")
+    wanted = [report.measured[1].values["alpha"] for report in series.reports]
+    assert y == pytest.approx(wanted, rel=1e-6)
+
+
+def test_five_hundred_layers(visit: Callable[..., Sheet]) -> None:
+    report = a_report(72)
+    html = report_page(report)
+    assert len(html.encode()) < 6e6
+    sheet = visit(html)
+    assert sheet.rows() == len(report.measured)
+    sheet.page.locator("#layers-search").fill("layers.71.")
+    assert sheet.rows() == 7
+
+
+@pytest.mark.parametrize("which", ["report", "comparison", "series"])
+def test_hostile_names_do_nothing(visit: Callable[..., Sheet], which: str) -> None:
+    sheet = visit(hostile_pages()[which], hash="#layer=0")
+    assert "<script>alert(1)</script>" in sheet.page.locator("#drawer h2").inner_text()
+    assert sheet.count("img") == 0
+    assert HOSTILE[:20] in sheet.page.locator("#layers-table").inner_text().replace("\n", "") or (
+        "<script>" in sheet.page.locator("#layers-table").inner_text()
+    )

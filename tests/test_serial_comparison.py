@@ -96,6 +96,9 @@ def test_records_write_themselves(tmp_path: Path) -> None:
         text = record.to_json(tmp_path / "r.json")
         assert (tmp_path / "r.json").read_text() == text
         assert repr(record_from_json(text, "r.json")) == repr(record)
+        assert repr(type(record).from_json(tmp_path / "r.json")) == repr(record)
+    with pytest.raises(ReportError, match=r"r\.json.*frog-compare"):
+        Comparison.from_json(tmp_path / "r.json")
 
 
 def test_any_file_of_ours_is_told_by_its_format() -> None:

@@ -166,6 +166,16 @@ def test_unmatched_tensors_are_listed_and_the_rest_is_compared(model, in_process
     assert "only before: " in done.out
 
 
+def test_a_broken_layer_is_told_and_the_rest_is_compared(model, in_process):
+    bad = weight(64, 64)
+    bad[0, 0] = np.nan
+    other = copy_of(model, "other", attn__k_proj=bad)
+    done = in_process("compare", model, other, *CHEAP)
+    assert done.code == 5, done
+    assert "1 layer with NaN or Inf; everything else was compared" in done.err
+    assert "nonfinite" in done.out
+
+
 def test_models_without_anything_in_common(model, in_process, tmp_path):
     folder = tmp_path / "else"
     folder.mkdir()

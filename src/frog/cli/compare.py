@@ -112,21 +112,32 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     if format != "quiet":
         tell_cached(progress)
         outputs.tell()
-    alone = unmatched(found)
-    if alone:
-        say(f"{count(alone, 'tensor')} without a partner; everything else was compared")
+    partial = _left_out(found)
+    if partial:
+        say(f"{partial}; everything else was compared")
     if format != "quiet":
         _next(models, outputs)
-    if alone:
+    if partial:
         raise typer.Exit(PARTIAL)
 
 
-def unmatched(found: Comparison | Series) -> int:
-    """How many tensors of either side have no partner."""
+def _left_out(found: Comparison | Series) -> str:
+    """What could not be compared, in words; nothing where all could."""
     from frog.types import Series
 
     comparisons = found.comparisons if isinstance(found, Series) else (found,)
-    return sum(len(x.only_before) + len(x.only_after) for x in comparisons)
+    alone = sum(len(x.only_before) + len(x.only_after) for x in comparisons)
+    broken = sum(
+        "nonfinite" in (*layer.verdicts_before, *layer.verdicts_after)
+        for x in comparisons
+        for layer in x.layers
+    )
+    words = []
+    if alone:
+        words.append(f"{count(alone, 'tensor')} without a partner")
+    if broken:
+        words.append(f"{count(broken, 'layer')} with NaN or Inf")
+    return " and ".join(words)
 
 
 def _given(context: typer.Context, names: tuple[str, ...]) -> bool:

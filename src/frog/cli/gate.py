@@ -49,8 +49,6 @@ def gate(  # noqa: PLR0913 - a flag is an argument here
 ) -> None:
     """Check MODEL against a policy, and against a baseline: exit code 3 where it fails."""
     from frog import api
-    from frog.report.files import write_json
-    from frog.serial.policy import gate_to_json
 
     outputs = Outputs(json=json)
     outputs.check()
@@ -63,9 +61,9 @@ def gate(  # noqa: PLR0913 - a flag is an argument here
         )
         progress.stop()
         if json is not None:
-            write_json(gate_to_json(result), json)
+            result.to_json(json)
     if format == "json":
-        OUT.file.write(gate_to_json(result))
+        OUT.file.write(result.to_json())
     elif format != "quiet":
         from frog.report.gate import gate_lines
 

@@ -37,7 +37,7 @@ def run_of(progress: Progress, *, jobs: int | None, device: str, cache: bool,
             m.layer.name,
             costs.get(m.layer.name, 0.0),
             cached=m.cached,
-            measured=bool(m.fingerprint) or m.layer.failed,
+            measured=bool(m.fingerprint) or m.layer.skipped is not None,
         ),
     )
 

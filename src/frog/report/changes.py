@@ -237,8 +237,13 @@ def _table(columns: Sequence[Column], rows: Sequence[Any], width: int, *, name: 
 
 
 def _signed(value: float | None, digits: int = 2) -> str:
-    """A difference with its sign; a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:+.{digits}f}"
+    """A difference with its sign; a dash where there is none.
+
+    >>> _signed(0.5), _signed(-0.001), _signed(math.nan)
+    ('+0.50', '0.00', '–')
+    """
+    text = "–" if value is None or math.isnan(value) else f"{value:+.{digits}f}"
+    return text[1:] if text.strip("+-0.") == "" else text  # nothing has no sign
 
 
 def _change(name: str, digits: int = 2) -> Callable[[LayerChange], Text]:

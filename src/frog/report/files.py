@@ -7,7 +7,12 @@ import tempfile
 from pathlib import Path
 
 from frog.errors import FrogError, ReportError, UsageError
-from frog.serial import record_from_json, report_from_json
+from frog.serial import (
+    comparison_from_json,
+    record_from_json,
+    report_from_json,
+    series_from_json,
+)
 from frog.types import Comparison, ModelReport, Series
 
 
@@ -59,6 +64,16 @@ def write_json(text: str, path: str | Path) -> None:
 def read_report(path: str | Path) -> ModelReport:
     """Read a report file; :class:`~frog.errors.ReportError` names what is wrong with it."""
     return report_from_json(_content(path), str(path))
+
+
+def read_comparison(path: str | Path) -> Comparison:
+    """Read a comparison file; :class:`~frog.errors.ReportError` names what is wrong with it."""
+    return comparison_from_json(_content(path), str(path))
+
+
+def read_series(path: str | Path) -> Series:
+    """Read a series file; :class:`~frog.errors.ReportError` names what is wrong with it."""
+    return series_from_json(_content(path), str(path))
 
 
 def read_record(path: str | Path) -> ModelReport | Comparison | Series:

@@ -106,6 +106,13 @@ class Comparison:
 
         return write_page(comparison_page(self), path)
 
+    @staticmethod
+    def from_json(path: Any) -> Comparison:
+        """Read what :meth:`to_json` wrote; :class:`~frog.errors.ReportError` if it is none."""
+        from frog.report.files import read_comparison
+
+        return read_comparison(path)
+
     def _repr_html_(self) -> str:
         from frog.report.page import comparison_fragment
 
@@ -150,6 +157,13 @@ class Series:
 
         return write_page(series_page(self), path)
 
+    @staticmethod
+    def from_json(path: Any) -> Series:
+        """Read what :meth:`to_json` wrote; :class:`~frog.errors.ReportError` if it is none."""
+        from frog.report.files import read_series
+
+        return read_series(path)
+
     def _repr_html_(self) -> str:
         from frog.report.page import series_fragment
 
@@ -183,3 +197,13 @@ class GateResult:
     breaches: tuple[Breach, ...] = ()
     unmeasured: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def to_json(self, path: Any = None) -> str:
+        """Every breach as JSON text; also written to ``path`` where one is given."""
+        from frog.report.files import write_json
+        from frog.serial.policy import gate_to_json
+
+        text = gate_to_json(self)
+        if path is not None:
+            write_json(text, path)
+        return text

@@ -25,14 +25,9 @@ SPREAD_FLOOR = 0.05
 """Smallest spread that a z-score divides by, in decades: others that moved by nothing at all
 would make every change an outlier."""
 
-CHANGE_LIMIT = {
-    "log_norm": 0.3,
-    "log_spectral_norm": 0.3,
-    "log_stable_rank": 0.3,
-    "log_effective_rank": 0.3,
-}
-"""Smallest change against a reference that counts, in decades: a factor of 2 in squared norm
-(of 1.4 in the weights) or in the number of directions."""
+CHANGE_LIMIT = {"log_norm": 0.6, "log_spectral_norm": 0.6, "log_effective_rank": 0.3}
+"""Smallest change against a reference that counts, in decades: a factor of 2 in the Frobenius norm
+or the largest singular value (both stand squared here), or in the number of directions."""
 
 NEIGHBOUR_LIMIT = {"log_norm": 1.0, "log_effective_rank": 0.5}
 """The same within one model, where healthy layers differ by far more. The largest eigenvalue is
@@ -47,7 +42,6 @@ FEWEST = 5
 WORDS = {
     "log_norm": "squared Frobenius norm",
     "log_spectral_norm": "largest eigenvalue",
-    "log_stable_rank": "stable rank",
     "log_effective_rank": "effective rank",
 }
 
@@ -87,11 +81,10 @@ def sizes(layer: LayerReport) -> dict[str, float]:
     rank = values.get("matrix_rank", math.nan)
     if math.isnan(rank):  # not resolved: entropy was normalised by all directions
         rank = values.get("M", math.nan)
-    stable, even = (values.get(name, math.nan) for name in ("stable_rank", "entropy"))
+    even = values.get("entropy", math.nan)
     return {
         "log_norm": values.get("log_norm", math.nan),
         "log_spectral_norm": values.get("log_spectral_norm", math.nan),
-        "log_stable_rank": math.log10(stable) if stable > 0 else math.nan,
         "log_effective_rank": even * math.log10(rank) if rank > 1 else math.nan,
     }
 
@@ -109,10 +102,11 @@ def against_reference(
 ) -> dict[str, Scale]:
     """For each pair (before, after) of one layer, by name: did its scale change unlike the others'?
 
-    d_l = change of log10 of both norms, of stable and of effective rank; z_l the robust z-score
-    of d_l among the layers of its role (roles of fewer than 5: with their like), and among all
-    layers; the larger counts, so that a whole role which collapses together is seen. Flagged for
-    |z| > 4 and |d| > 0.3. Layers that are zero on both sides are left out.
+    d_l = change of log10 of both norms and of the effective rank; z_l the robust z-score of d_l
+    among the layers of its role (roles of fewer than 5: with their like), and among all layers;
+    the larger counts, so that a whole role which collapses together is seen. Flagged for
+    |z| > 4 and |d| > 0.6 (norms) or 0.3 (effective rank). Layers that are zero on both sides are
+    left out.
     """
     found = _to_or_from_zero(pairs)
     there = [(b, a) for b, a in pairs if not is_zero(b) and not is_zero(a)]

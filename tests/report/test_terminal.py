@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import frog
+from frog.report.sparklines import BARS, PLAIN, by_block, folded, sparkline
 from frog.report.terminal import layer_table, summary_panel
 from frog.types import Finding, ModelReport
 from tests.report.reports import REPORTS
+from tests.report.synthetic import a_report
 from tests.test_serial import STORED
 
 
@@ -55,6 +59,74 @@ def test_the_summary_says_what_was_fitted_and_what_was_found(measured: ModelRepo
     assert "65 tensors not measured" in text
     assert "pooler.dense.weight cannot be told from a random matrix" in text
     assert text.index("over-parameterised") < text.index("certainly trained")
+
+
+def test_the_summary_draws_alpha_over_depth(measured: ModelReport) -> None:
+    line = next(x for x in printed(measured, 80).splitlines() if x.startswith("Depth"))
+    bars, medians = line.split()[1], medians_by_block(measured)
+    assert len(bars) == 6 and set(bars) <= set(BARS)
+    assert bars[medians.index(max(medians))] == "█" and bars[medians.index(min(medians))] == "▁"
+    assert "by block, 0 to 5" in line
+    assert f"median {min(medians):.2f} to {max(medians):.2f}" in line
+
+
+def medians_by_block(report: ModelReport) -> list[float]:
+    return [
+        median(
+            x.values["alpha"]
+            for x in report.measured
+            if x.block == block and math.isfinite(x.values["alpha"])
+        )
+        for block in range(6)
+    ]
+
+
+def test_a_terminal_without_block_characters_gets_ascii(measured: ModelReport) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", errors="replace")
+    Console(file=out, width=80, force_terminal=False).print(summary_panel(measured))
+    out.seek(0)
+    line = next(x for x in out.read().splitlines() if x.startswith("Depth"))
+    assert len(line.split()[1]) == 6 and set(line.split()[1]) <= set(PLAIN)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_many_blocks_fit_into_the_line(width: int) -> None:
+    report = a_report(126)
+    lines = printed(report, width).splitlines()
+    place = next(i for i, x in enumerate(lines) if x.startswith("Depth"))
+    assert cell_len(lines[place].rstrip()) <= width
+    words = " ".join(" ".join(lines[place : place + 3]).split())
+    assert "by block, 0 to 125, " in words and " a bar" in words
+
+
+def test_gaps_where_a_block_has_no_alpha() -> None:
+    report = a_report(5)
+    layers = tuple(
+        replace(x, values={**x.values, "alpha": math.nan}) if x.block == 2 else x
+        for x in report.layers
+    )
+    bars = sparkline(by_block(layers, "alpha")[1])
+    assert len(bars) == 5 and bars[2] == " " and bars.count(" ") == 1
+    assert by_block((), "alpha") == ([], [])
+    assert sparkline([3.0, 3.0]) == "▅▅", "nothing to tell apart"
+    assert folded([1.0, math.nan, math.nan, math.nan], 2)[0][0] == 1.0
+
+
+def test_the_summary_shares_parameters_out_by_condition(measured: ModelReport) -> None:
+    text = " ".join(printed(measured, 80).split())
+    for condition in {x.condition for x in measured.measured}:
+        share = measured.summary["params_" + condition.replace(" ", "_").replace("-", "_")]
+        if share:
+            assert f"{100 * share:.1f} % {condition}" in text
+
+
+def test_the_summary_names_the_layers_most_worth_tuning() -> None:
+    report = a_report(4)
+    text = " ".join(printed(report, 80).split())
+    for ranked in report.ranking[:3]:
+        assert f"{ranked.place}. {ranked.layer}: {ranked.reason}" in text
+    assert f"4. {report.ranking[3].layer}" not in text
+    assert "Tune" not in printed(replace(report, ranking=()), 80)
 
 
 def test_rows_are_in_natural_order_or_by_a_column(measured: ModelReport) -> None:

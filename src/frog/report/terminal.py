@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from frog.errors import UnknownName
+from frog.report.sparklines import depth_line
 from frog.report.words import count, middle, natural, number, printable, quantity, short_name, times
 from frog.types import Finding, LayerReport, ModelReport
 
@@ -21,6 +22,7 @@ TABLE_LAYERS = 60
 
 MARKS = {"error": ("✖", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
 SHOWN_FINDINGS = 3
+SHOWN_RANKED = 3
 WIDE = 100
 NARROW = 76
 NAME = "layer"
@@ -48,10 +50,15 @@ def summary_panel(report: ModelReport) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
+    grid.add_row("Model", Text(_means(summary)))
+    depth = depth_line(measured, "alpha", "α")
+    if depth is not None:
+        grid.add_row("Depth", depth)
     for title, words in (
-        ("Model", _means(summary)),
         ("Fitted", _fitted(report)),
         *_verdict_rows(report),
+        *_shares(report),
+        *_most_worth(report),
     ):
         grid.add_row(title, Text(words))
     lines: list[RenderableType] = [head, "", grid]
@@ -134,6 +141,25 @@ def _verdict_rows(report: ModelReport) -> list[tuple[str, str]]:
     order = sorted(tally, key=lambda pair: (pair[1] in TRAINED, pair[1], pair[0]))
     words = [f"{tally[pair]} {ADVERBS.get(pair[0], pair[0])} {pair[1]}" for pair in order]
     return [("Found", printable(" · ".join(words)))] if words else []
+
+
+def _shares(report: ModelReport) -> list[tuple[str, str]]:
+    """The share of the measured parameters by condition, the largest first."""
+    params: Counter[str] = Counter()
+    for layer in report.measured:
+        params[layer.condition] += layer.params
+    total = params.total()
+    if not total:
+        return []
+    words = [f"{100 * n / total:.1f} % {word}" for word, n in params.most_common() if n]
+    return [("Share", f"{' · '.join(words)} (of the measured parameters)")]
+
+
+def _most_worth(report: ModelReport) -> list[tuple[str, str]]:
+    """The first few of the layers most worth tuning, with the reason."""
+    first = sorted(report.ranking, key=lambda ranked: ranked.place)[:SHOWN_RANKED]
+    lines = [printable(f"{r.place}. {r.layer}: {r.reason}") for r in first]
+    return [("Tune", "\n".join(lines))] if lines else []
 
 
 def _unread(report: ModelReport) -> list[Finding]:

@@ -20,7 +20,7 @@ function drawMap(key, open) {
         return el("td", {}, members ? cellButton(key, members, colours, `${line}, block ${b}`, open, narrow) : null);
       })));
     const wide = narrow ? 1.6 : 7;
-    const table = el("table", { class: narrow ? "map narrow" : "map", style: `--cell-width: ${narrow ? ".8rem" : "2.9rem"}; width: min(100%, ${(blocks.length * wide + 6).toFixed(1)}rem)` }, el("caption", { class: "hidden-text" }, "Blocks by roles"), el("thead", {}, head), el("tbody", {}, ...rows));
+    const table = el("table", { class: narrow ? "map narrow" : "map", style: `--cell-width: ${narrow ? ".8rem" : "3.3rem"}; width: min(100%, ${(blocks.length * wide + 6).toFixed(1)}rem)` }, el("caption", { class: "hidden-text" }, "Blocks by roles"), el("thead", {}, head), el("tbody", {}, ...rows));
     table.addEventListener("keydown", moveInMap);
     parts.push(el("div", { class: "map-scroll", style: "overflow-x: auto; padding: 2px" }, table));
   }

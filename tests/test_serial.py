@@ -59,7 +59,7 @@ def test_the_file_is_plain_json(minilm: Path) -> None:
     assert text.isascii()
     assert list(data) == [
         "format", "version", "frog_version", "source", "settings", "shard", "summary", "notes",
-        "layers", "pairs", "findings",
+        "layers", "pairs", "pathways", "profiles", "ranking", "findings",
     ]  # fmt: skip
     promised = {
         "name", "aliases", "role", "block", "shape", "dtype", "params", "skipped", "values",

@@ -23,7 +23,16 @@ from frog.serial import (
     series_to_dict,
     series_to_json,
 )
-from frog.types import Comparison, Series
+from frog.types import (
+    Comparison,
+    DepthProfile,
+    ModelReport,
+    Overlap,
+    Pair,
+    Pathway,
+    Ranked,
+    Series,
+)
 from tests.report.comparisons import (
     COMPARISONS,
     SERIES,
@@ -165,7 +174,25 @@ def test_errors_of_a_series_name_file_place_and_value(edit: dict, words: tuple) 
 # -------------------------------------------------------------------- damaged in any way
 
 
-SOUND = (comparison_to_json(sound_comparison()), series_to_json(tuning_run(2)))
+def sound_report() -> ModelReport:
+    """A report with all that flow adds."""
+    overlap = Overlap(value=0.5, expected=0.1, spread=0.01, z=40.0)
+    pair = Pair(writer="a", reader="b", kind="ov", k=4, dimension=64, gain=1.0, weight=2.0,
+                overlaps={"plain": overlap}, head=0)  # fmt: skip
+    path = Pathway(layers=("a", "b"), heads=(0, None), weight=2.0, weakest=2.0)
+    profile = DepthProfile(role="q", metric="alpha", blocks=(0, 1), values=(3.0, math.nan),
+                           slope=0.1, slope_low=0.0, slope_high=0.2, roughness=1.0,
+                           outside=math.nan)  # fmt: skip
+    ranked = Ranked(layer="a", place=1, score=0.5, reason="uneven spectrum")
+    more = {"pairs": (pair,), "pathways": (path,), "profiles": (profile,), "ranking": (ranked,)}
+    return report("m", (layer_report("a", 0), layer_report("b", 1)), **more)
+
+
+SOUND = (
+    comparison_to_json(sound_comparison()),
+    series_to_json(tuning_run(2)),
+    report_to_json(sound_report()),
+)
 
 
 @st.composite

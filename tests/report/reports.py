@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from frog.types import Finding, LayerReport, ModelReport, NullLook, Settings
+from frog.types import (
+    DepthProfile,
+    Farms,
+    Finding,
+    LayerReport,
+    ModelReport,
+    NullLook,
+    Overlap,
+    Pair,
+    Pathway,
+    Ranked,
+    Settings,
+)
 
 NUMBERS = st.floats(allow_infinity=False) | st.integers(-(2**40), 2**40).map(float)
 COUNTS = st.integers(0, 2**40)
@@ -68,7 +80,45 @@ SETTINGS = st.builds(
     seed=COUNTS,
     curves=st.booleans(),
     save_spectra=st.booleans(),
+    randomize=COUNTS,
+    farms=st.builds(Farms, side=COUNTS, ratio=st.floats(0.1, 9), per_dimension=COUNTS),
+    flow=st.booleans(),
+    flow_rank=COUNTS,
 )
+OVERLAPS = st.builds(Overlap, value=NUMBERS, expected=NUMBERS, spread=NUMBERS, z=NUMBERS)
+HEADS = st.none() | COUNTS
+PAIRS = st.builds(
+    Pair,
+    writer=WORDS,
+    reader=WORDS,
+    kind=st.sampled_from(["residual", "ov", "qk"]),
+    k=COUNTS,
+    dimension=COUNTS,
+    overlaps=st.dictionaries(st.sampled_from(["plain", "trimmed", "folded"]), OVERLAPS),
+    head=HEADS,
+    gain=NUMBERS,
+    weight=NUMBERS,
+)
+PATHWAYS = st.builds(
+    Pathway,
+    layers=st.lists(WORDS, max_size=3).map(tuple),
+    heads=st.lists(HEADS, max_size=3).map(tuple),
+    weight=NUMBERS,
+    weakest=NUMBERS,
+)
+PROFILES = st.builds(
+    DepthProfile,
+    role=WORDS,
+    metric=NAMES,
+    blocks=st.lists(COUNTS, max_size=3).map(tuple),
+    values=st.lists(NUMBERS, max_size=3).map(tuple),
+    slope=NUMBERS,
+    slope_low=NUMBERS,
+    slope_high=NUMBERS,
+    roughness=NUMBERS,
+    outside=NUMBERS,
+)
+RANKING = st.builds(Ranked, layer=WORDS, place=COUNTS, score=NUMBERS, reason=WORDS)
 SHARDS = st.none() | st.tuples(st.integers(1, 9), st.integers(0, 9)).map(
     lambda pair: (pair[0], pair[0] + pair[1])
 )
@@ -84,4 +134,8 @@ REPORTS = st.builds(
     summary=st.dictionaries(NAMES, NUMBERS | COUNTS, max_size=4),
     notes=st.lists(WORDS, max_size=2).map(tuple),
     shard=SHARDS,
+    pairs=st.lists(PAIRS, max_size=2).map(tuple),
+    pathways=st.lists(PATHWAYS, max_size=2).map(tuple),
+    profiles=st.lists(PROFILES, max_size=2).map(tuple),
+    ranking=st.lists(RANKING, max_size=2).map(tuple),
 )

@@ -161,7 +161,6 @@ class Probe:
             self.shape,
             count=self.settings.randomize,
             seed=(self.settings.seed, self.matrix.name),
-            precision=self.settings.precision,
             device=self.device,
         )
 

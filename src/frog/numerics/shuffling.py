@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frog.numerics.bulk_fit import fit_bulk
-from frog.numerics.random_matrix import LEVEL, LOOKS
+from frog.numerics.random_matrix import LEVEL, LOOKS, bulk_edge, bulk_variance
 from frog.numerics.spectrum import spectrum
-from frog.types import Loader
+from frog.types import NAN, Loader
+
+COARSE = 1e-3
+"""Error of the median eigenvalue, relative to itself, up to which single precision will do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +40,15 @@ def shuffle(
     *,
     count: int,
     seed: tuple[int, str],
-    precision: str = "exact",
     device: str = "cpu",
 ) -> Shuffled:
     """Permute the entries ``count`` times and measure each matrix; empty for a zero or NaN one.
 
-    traps = #{lambda > limit}, the limit that of :func:`~frog.numerics.bulk_fit.fit_bulk` at level
-    0.1 % / count. Not counted is the one eigenvalue that the mean of the entries makes, which no
+    traps = #{lambda > edge}, the :func:`~frog.numerics.random_matrix.bulk_edge` at level 0.1 %
+    over ``count``. Not counted is the one eigenvalue that the mean of the entries makes, which no
     permutation changes: one is subtracted where mean^2 > v / sqrt(m n), above which a rank-one
-    part stands out of a random matrix of variance v. NaN for r < 8 and where there is no bulk.
+    part stands out of a random matrix of variance v. NaN for r < 8. Single precision where it is
+    enough: another permutation differs by more.
 
     ``eigenvalues`` (k,) of the matrix, descending. The order follows from ``seed``, a number and
     a name, alone. Needs the matrix twice in memory.
@@ -57,14 +59,24 @@ def shuffle(
         return Shuffled()
     rows = []
     for order in _permutations(loader, shape, count, seed):
-        found = spectrum(order, shape, precision=precision, device=device).eigenvalues
-        bulk = fit_bulk(found, shape, p=LEVEL / len(LOOKS) / count)
-        traps = bulk.spikes
-        if traps > 0 and order.mean**2 * math.sqrt(order.flat.size) > bulk.variance:
+        found = _eigenvalues(order, shape, device)
+        edge = bulk_edge(found, shape, p=LEVEL / len(LOOKS) / count)
+        traps = NAN if math.isnan(edge) else float(np.count_nonzero(found > edge))
+        stands_out = bulk_variance(found, shape) / math.sqrt(order.flat.size)
+        if traps > 0 and order.mean**2 > stands_out:
             traps -= 1.0
         rows.append((found[0], shuffle_distance(eigenvalues, found), traps))
     largest, distance, traps = (tuple(map(float, column)) for column in zip(*rows, strict=True))
     return Shuffled(largest=largest, distance=distance, traps=traps)
+
+
+def _eigenvalues(order: _Order, shape: tuple[int, int], device: str) -> np.ndarray:
+    """Descending; again in double precision where the bulk is near the error of the largest."""
+    found = spectrum(order, shape, precision="fast", device=device)
+    values = found.eigenvalues
+    if values[0] * found.resolution < COARSE * values[len(values) // 2]:
+        return values
+    return spectrum(order, shape, device=device).eigenvalues
 
 
 class _Order:

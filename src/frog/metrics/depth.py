@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
+import numpy as np
+
 from frog.types import DepthProfile, LayerReport, Settings
 
 METRICS = ("alpha", "log_spectral_norm", "stable_rank")
@@ -29,7 +31,8 @@ def profiles(layers: Sequence[LayerReport], settings: Settings) -> tuple[DepthPr
     without the number are left out, and so are roles with it in fewer than three blocks.
     """
     made = []
-    roles = dict.fromkeys(x.role for x in layers if x.skipped is None and x.block is not None)
+    layers = [x for x in layers if x.skipped is None and x.block is not None]
+    roles = dict.fromkeys(x.role for x in layers)
     for role in roles:
         for metric in METRICS:
             points = _points(layers, role, metric)
@@ -57,7 +60,7 @@ def _profile(
 
     blocks = [block for block, _, _ in points]
     values = [value for _, value, _ in points]
-    slope, _, low, high = (float(x) for x in theilslopes(values, blocks))
+    slope, _, low, high = np.asarray(theilslopes(values, blocks), dtype=float).tolist()
     outside = math.nan
     if metric == "alpha" and (settings.estimator, settings.window) == ("ks", "full"):
         every = [x for _, _, inside in points for x in inside]

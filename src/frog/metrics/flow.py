@@ -94,8 +94,8 @@ class _Desk:
     def measure(self, edge: Edge) -> Iterator[Pair]:
         """The pairs of an edge: one, or one for each query head."""
         writer, reader = (self._face(*key, edge) for key in self._keys(edge))
-        gain = _ratio(writer.product_norm(reader), writer.norm * reader.norm)
         if edge.heads is None:
+            gain = _ratio(writer.product_norm(reader), writer.norm * reader.norm)
             yield self._pair(edge, self._readings(edge, writer, reader), gain)
             return
         size, shared_by = edge.heads.size, edge.heads.queries // edge.heads.shared

@@ -44,6 +44,7 @@ class Sheet:
         return self.page.locator(selector).count()
 
     def rows(self) -> int:
+        self.page.wait_for_selector("#layers-table[data-whole]")
         return self.count("#layers-table tbody tr")
 
 

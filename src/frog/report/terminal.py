@@ -158,7 +158,8 @@ def _shares(report: ModelReport) -> list[tuple[str, str]]:
 def _most_worth(report: ModelReport) -> list[tuple[str, str]]:
     """The first few of the layers most worth tuning, with the reason."""
     first = sorted(report.ranking, key=lambda ranked: ranked.place)[:SHOWN_RANKED]
-    lines = [printable(f"{r.place}. {r.layer}: {r.reason}") for r in first]
+    # the reason goes on with figures, which are in the files
+    lines = [printable(f"{r.place}. {r.layer}: {r.reason.partition(';')[0]}") for r in first]
     return [("Tune", "\n".join(lines))] if lines else []
 
 

@@ -65,7 +65,7 @@ function findingParts(i) {
   });
   if (!found.length) parts.push(el("p", { class: "dim" }, verdicts.length ? `verdict: ${verdicts.join(", ")}` : noVerdict(i)));
   const rank = (data.ranking ?? []).find((r) => r.at === i);
-  if (rank) parts.push(el("p", {}, el("b", {}, `Place ${rank.place} of the layers most worth tuning: `), rank.reason));
+  if (rank) parts.push(el("p", {}, el("b", {}, "Worth tuning: "), rank.reason));
   return [el("h3", {}, "Verdict"), ...parts];
 }
 

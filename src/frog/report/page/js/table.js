@@ -1,5 +1,6 @@
 // The table of layers: sorted by any column, filtered by text, expression, role and condition.
 
+const FIRST_ROWS = 80; // more than a window holds
 const ROWS = 1000; // rows that are built at once; a button builds the rest
 
 const cellClass = (column) => [column.left ? "left" : "", column.class ?? ""].join(" ").trim() || null;
@@ -116,10 +117,25 @@ class LayerTable {
     }
     const { role, condition } = this.filter;
     this.kept = this.sorted().filter((i) => (!role || layers.role[i] === role) && (!condition || layers.condition[i] === condition) && match(i));
-    const first = this.kept.slice(0, this.limit).map((i) => this.row(i));
-    const rest = this.kept.length - first.length;
-    this.body.replaceChildren(...first, ...(rest ? [this.moreRow(rest)] : []));
+    this.fill();
     this.tally.textContent = this.kept.length === count ? plural(count, "layer") : `${this.kept.length} of ${plural(count, "layer")}`;
+  }
+
+  // The rows in view at once, the others when the browser has drawn those: sorting feels immediate.
+  fill() {
+    const host = byId(`${this.id}-table`);
+    const chosen = this.kept.slice(0, this.limit);
+    const rest = this.kept.length - chosen.length;
+    this.body.replaceChildren(...chosen.slice(0, FIRST_ROWS).map((i) => this.row(i)));
+    delete host.dataset.whole;
+    const round = (this.round = Symbol("a later filling outdates this one"));
+    const finish = () => {
+      if (this.round !== round) return;
+      this.body.append(...chosen.slice(FIRST_ROWS).map((i) => this.row(i)), ...(rest ? [this.moreRow(rest)] : []));
+      host.dataset.whole = "yes";
+    };
+    if (chosen.length <= FIRST_ROWS) finish();
+    else setTimeout(finish, 30);
   }
 
   moreRow(rest) {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from safetensors.numpy import load_file, save_file
 
 from tests.cli.runs import Done, environment, files_of, weight
@@ -64,7 +65,7 @@ def test_two_models(model, tuned, in_process, tmp_path):
     assert first_line == found["verdict"], "the sentence comes first"
     assert "4 layers compared · 3 identical" in done.out
     assert "3 identical layers" in done.out
-    assert max(map(len, done.out.splitlines())) <= 80
+    assert max(map(cell_len, done.out.splitlines())) <= 80
     changed = [layer for layer in found["layers"] if not layer["identical"]]
     assert [layer["name"] for layer in changed] == ["model.layers.0.attn.q_proj.weight"]
     old = load_file(model / "model.safetensors")["model.layers.0.attn.q_proj.weight"]
@@ -127,7 +128,7 @@ def test_more_than_two_become_a_series(model, tuned, in_process, tmp_path):
     assert len(found["reports"]) == 3
     assert len(found["comparisons"]) == 2
     assert "tuned" in done.out
-    assert max(map(len, done.out.splitlines())) <= 80
+    assert max(map(cell_len, done.out.splitlines())) <= 80
     again = in_process("report", data)
     assert again.out == done.out, "a saved series is shown as it was"
 

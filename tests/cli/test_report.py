@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from frog.serial import comparison_to_json, series_to_json
 from tests.cli.runs import files_of
@@ -39,7 +40,7 @@ def test_every_kind_is_shown_again(kind, saved, in_process):
     assert done.code == 0, done
     for words in SHOWN[kind]:
         assert words in done.out
-    assert max(map(len, done.out.splitlines())) <= 80
+    assert max(map(cell_len, done.out.splitlines())) <= 80
     assert f"--html {saved[kind].with_suffix('.html')}" in done.err.splitlines()[-1]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from safetensors.numpy import save_file
 
 from frog.errors import MissingPackage
@@ -61,7 +62,7 @@ def test_human_output_has_a_row_a_layer_and_the_next_command(model, in_process):
     for name in ("attn.q_proj", "attn.k_proj", "mlp.up_proj", "mlp.down_proj"):
         assert name in done.out
     assert done.err.splitlines()[-1] == f"Next  frog analyze {model} -o frog-out"
-    assert max(map(len, done.out.splitlines())) <= 80
+    assert max(map(cell_len, done.out.splitlines())) <= 80
 
 
 def test_names_with_brackets_are_not_markup(tmp_path, in_process):

@@ -11,7 +11,13 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from frog.errors import UnknownName
-from frog.report.changes import change_table, comparison_panel, series_panel, series_table
+from frog.report.changes import (
+    SeriesPictures,
+    change_table,
+    comparison_panel,
+    series_panel,
+    series_table,
+)
 from frog.report.frames import write_csv
 from tests.report.comparisons import change, comparison, finding, origin, tuning_run
 
@@ -122,6 +128,18 @@ def test_a_series_has_a_row_a_member() -> None:
     assert [row[2] for row in rows] == ["4.00", "3.80", "3.60", "3.40"]
     assert [row[5] for row in rows] == ["0.00", "0.10", "0.20", "0.30"]
     assert shown(series_panel(series)).startswith("Alpha falls at every step.")
+
+
+def test_a_series_has_a_picture_of_each_number() -> None:
+    lines = shown(SeriesPictures(tuning_run(4))).splitlines()
+    assert [line.split() for line in lines] == [
+        ["α", "█▆▃▁", "4.0", "→", "3.4"],
+        ["α̂", "█▆▃▁", "2.0", "→", "1.7"],
+        ["stable", "rank", "▅▅▅▅", "9.0", "→", "9.0"],
+        ["drift", "▁▃▆█", "0.00", "→", "0.30"],
+    ]
+    assert max(map(cell_len, shown(SeriesPictures(tuning_run(300))).splitlines())) <= 80
+    assert shown(SeriesPictures(tuning_run(2))) == "", "two points are no picture"
 
 
 def test_records_give_their_tables() -> None:

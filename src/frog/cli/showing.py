@@ -50,8 +50,10 @@ def _show_comparison(comparison: Comparison, all_layers: bool) -> None:
 
 
 def _show_series(series: Series) -> None:
-    from frog.report.changes import series_panel, series_table
+    from frog.report.changes import SeriesPictures, series_panel, series_table
 
     OUT.print(series_panel(series))
     OUT.print()
     OUT.print(series_table(series, width=OUT.width))
+    OUT.print()
+    OUT.print(SeriesPictures(series))

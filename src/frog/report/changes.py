@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from frog.errors import UnknownName
+from frog.report.sparklines import bars_for, folded, sparkline
 from frog.report.terminal import findings_grid
 from frog.report.words import count, middle, natural, number, printable, short_name, times
 from frog.types import Comparison, LayerChange, Series
@@ -24,6 +25,7 @@ WIDE = 100
 WIDEST = 120
 MIN_NAME = 12
 SHOWN_NAMES = 3
+FEWEST_BARS = 3
 TRAINED = ("trained", "possibly trained")
 OWN_COLUMNS = (
     "drift",
@@ -179,6 +181,27 @@ def series_table(series: Series, *, width: int = 80) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
+class SeriesPictures:
+    """Each number of a series as a row of bars, first member to last, with both ends in figures."""
+
+    series: Series
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        del console
+        members = [Member(series=self.series, place=i) for i in range(len(self.series.reports))]
+        grid = Table.grid(padding=(0, 2))
+        for title, value in PICTURES.items():
+            values = [value(member) for member in members]
+            if sum(math.isfinite(x) for x in values) < FEWEST_BARS:
+                continue
+            bars, _ = folded(values, max(options.max_width // 2, FEWEST_BARS))
+            ends = f"{_small(values[0])} → {_small(values[-1])}"
+            grid.add_row(title, sparkline(bars, bars=bars_for(options.encoding)), ends)
+        if grid.row_count:
+            yield grid
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One model of a series, with its comparison against the first."""
 
@@ -309,3 +332,10 @@ MEMBER_COLUMNS = [
     Column("over-par.", "right", _tally("over-parameterised"), least=NARROW),
     Column("over-tr.", "right", _tally("over-trained"), least=NARROW),
 ]
+
+PICTURES: dict[str, Callable[[Member], float]] = {
+    "α": lambda member: member.mean("alpha"),
+    "α̂": lambda member: member.mean("alpha_weighted"),
+    "stable rank": lambda member: member.mean("stable_rank"),
+    "drift": lambda member: member.drift,
+}

@@ -100,7 +100,7 @@ class DepthLine:
         return Measurement(min(longest, options.max_width), min(longest, options.max_width))
 
     def _lines(self, options: ConsoleOptions) -> Iterator[Text]:
-        bars = BARS if _can_print(BARS, options.encoding) else PLAIN
+        bars = bars_for(options.encoding)
         values, each = folded(self.values, options.max_width)
         known = [value for value in self.values if math.isfinite(value)]
         words = f"{self.symbol} by block, {self.blocks[0]} to {self.blocks[-1]}"
@@ -123,9 +123,14 @@ def depth_line(layers: Sequence[LayerReport], metric: str, symbol: str) -> Depth
     return DepthLine(symbol=symbol, blocks=blocks, values=values)
 
 
-def _can_print(text: str, encoding: str) -> bool:
+def bars_for(encoding: str) -> str:
+    """Block characters, or ASCII where a terminal's encoding has none.
+
+    >>> bars_for("utf-8"), bars_for("ascii")
+    ('▁▂▃▄▅▆▇█', '_.-:=+*#')
+    """
     try:
-        text.encode(encoding)
+        BARS.encode(encoding)
     except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+        return PLAIN
+    return BARS

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frog.numerics.drift import robust_z
+from frog.numerics.drift import center_and_spread, robust_z
 from frog.types import Finding, LayerReport
 
 OUTLIER = "scale-outlier"
@@ -158,10 +158,18 @@ def _to_or_from_zero(pairs: Sequence[tuple[LayerReport, LayerReport]]) -> dict[s
 
 
 def _by_group(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """z-scores among each group, whose spread is at least that of the whole model.
+
+    The spread of five values by themselves is a poor witness, and where the whole model changes
+    much, nothing collapses *while the others hardly change*.
+    """
     z = np.full(len(values), np.nan)
+    there = values[np.isfinite(values)]
+    spread = center_and_spread(there)[1] if len(there) else 0.0
     for group in set(groups):
         inside = [i for i, name in enumerate(groups) if name == group]
-        z[inside] = robust_z(values[inside], SPREAD_FLOOR)
+        alone = len(inside) == len(groups)
+        z[inside] = robust_z(values[inside], SPREAD_FLOOR if alone else max(SPREAD_FLOOR, spread))
     return z
 
 

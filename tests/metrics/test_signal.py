@@ -19,7 +19,7 @@ from frog.metrics.verdicts import Evidence, judge, untrained_model
 from frog.numerics.random_matrix import hill_look, hill_of_random, looks
 from frog.types import Farms, FitStatus, NullLook, PowerLawFit, Settings
 from tests.conftest import shared
-from tests.matrices import handle, planted
+from tests.matrices import ArrayLoader, handle, planted
 
 QUICK = Settings(bootstrap=0, curves=False)
 FARMS = replace(QUICK, window="farms", estimator="hill")
@@ -397,3 +397,34 @@ def test_a_merged_report_says_it_once():
     merged = frog.merge_reports(parts)
     assert [x.text for x in merged.findings if x.layer == ""] == [x.text for x in of_model(state)]
     assert untrained_model(merged.layers) is not None
+
+
+# ------------------------------------------------------------------------ adapters
+
+
+class LowRank:
+    """A loader of a product that also gives its factors, as that of an adapter does."""
+
+    def __init__(self, up: np.ndarray, down: np.ndarray) -> None:
+        self.up, self.down = up, down
+        self.whole = ArrayLoader(up @ down)
+        self.load, self.blocks = self.whole.load, self.whole.blocks
+        self.fingerprint = self.whole.fingerprint
+
+    def factors(self):
+        return self.up, self.down, 1.0
+
+
+@pytest.mark.parametrize("rank", [1, 8, 40])
+@pytest.mark.parametrize("window", ["full", "farms"])
+def test_adapters_are_measured_by_their_factors(rank, window):
+    loader = LowRank(gaussian((96, rank)), gaussian((rank, 64)))
+    settings = replace(QUICK, window=window, randomize=2, estimator="hill")
+    row, _ = measure(handle(loader.load(), kind="adapter", loader=loader), settings)
+    assert row.values["num_traps"] == 0.0
+    assert row.values["max_rand_eval"] < row.values["lambda_max"]
+    if rank < 32:
+        assert math.isnan(row.values["bulk_max"]), "half of the eigenvalues are zero"
+        if window == "full":
+            assert math.isnan(row.values["randomness"])
+    assert not row.failed

@@ -141,6 +141,16 @@ def test_only_some_layers(model, tuned, in_process):
     ]
 
 
+def test_only_some_layers_of_reports(model, report, tuned, in_process):
+    """Means and counts are those of the layers that are left, as for models."""
+    words = ("--include", "attn", "--format", "json")
+    saved = json.loads(in_process("compare", report, report, *words).out)
+    live = json.loads(in_process("compare", model, model, *words, *CHEAP).out)
+    assert len(saved["layers"]) == 2
+    assert saved["summary"]["alpha_before"] == live["summary"]["alpha_before"]
+    assert saved["summary"]["layers_fitted_before"] == 2
+
+
 def test_the_cache_is_used_unless_told_otherwise(model, tuned, in_process, tmp_path):
     assert in_process("compare", model, tuned, *CHEAP, "--no-cache").code == 0
     assert not (tmp_path / "frog-cache").exists()
@@ -215,6 +225,11 @@ def bad_words(kind: str, model: Path, report: Path, tmp_path: Path) -> tuple[lis
         "estimator": ([model, model, "--estimator", "kss"], ("Did you mean 'ks'",)),
         "regex": ([model, model, "--include", "("], ("--include", "regular expression")),
         "regex of nothing": ([model, model, "--include", "no_such"], ("no_such", "attn.k_proj")),
+        "regex of a report": ([report, report, "--include", "("], ("--include", "regular")),
+        "no layer of a report": ([report, report, "--include", "no_such"], ("no_such", "q_proj")),
+        "nothing to measure": ([report, report, "--bootstrap", "0"], ("--bootstrap", "reports")),
+        "base of no adapter": ([model, model, "--base", model], ("adapter",)),
+        "base of a report": ([report, report, "--base", model], ("adapter",)),
         "other settings": (
             [report, model, "--estimator", "hill"],
             ("estimator", "'ks'", "'hill'", "measure"),
@@ -235,8 +250,9 @@ def bad_words(kind: str, model: Path, report: Path, tmp_path: Path) -> tuple[lis
     "kind",
     [
         "one model", "none", "absent report", "other JSON", "estimator", "regex",
-        "regex of nothing", "other settings", "output is input", "output absent", "format", "jobs",
-        "flag",
+        "regex of nothing", "regex of a report", "no layer of a report", "nothing to measure",
+        "base of no adapter", "base of a report", "other settings", "output is input",
+        "output absent", "format", "jobs", "flag",
     ],
 )  # fmt: skip
 def test_wrong_use(kind, model, report, in_process, tmp_path, monkeypatch):

@@ -248,6 +248,7 @@ def test_a_wrong_policy_is_told_before_anything_is_measured(model, policy, in_pr
         (["last.json", "--baseline", "other.json"], ("other.json", "frog-report")),
         (["other.json"], ("other.json", "frog-report", "'frog-compare'")),
         (["last.json", "another"], ("another",)),
+        (["last.json", "--base", "m"], ("adapter",)),
         (["last.json", "--polici", "x"], ("--policy",)),
     ],
 )

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from frog.api.measuring import Run, check, device_of, measure_listed, restrict
+from frog.api.measuring import Run, check, device_of, left_out, measure_listed, restrict
 from frog.errors import UsageError
 from frog.metrics.changes import verdict_of_series
 from frog.metrics.collapse import WORDS, against_reference, sizes
@@ -19,6 +19,7 @@ from frog.metrics.compare import Weighing, check_alike, compare_reports
 from frog.metrics.pairing import Pairing, pair, pair_reports
 from frog.metrics.schedule import Measured, cost, default_jobs
 from frog.metrics.weighing import at_one_precision, undone_by_gain, weigh
+from frog.metrics.whole import complete
 from frog.types import (
     Catalogue,
     Comparison,
@@ -81,6 +82,8 @@ def compare(before: Any, after: Any, *more: Any, settings: Settings | None = Non
         _member(model, first=given[0], base=base, settings=settings, patterns=(include, exclude))
         for model in given
     ]
+    if base is not None and all(member.opened[1] is None for member in members):
+        raise UsageError("base is for adapters, got no adapter among the models: leave it out")
     members = _at_one_precision(members) if not run.cluster else members
     with tempfile.TemporaryDirectory(prefix="frog-") as folder:
         # equal layers of several models are measured once
@@ -173,15 +176,15 @@ def _base_of(tensors: TensorList, model: Any, *, first: Any, base: Any) -> Any:
 
 def _selected(report: ModelReport, patterns: tuple[str | None, str | None]) -> ModelReport:
     """The report without the layers that the patterns leave out."""
-    if patterns == (None, None):
+    reasons = left_out([layer.name for layer in report.measured], *patterns)
+    if not reasons:
         return report
-    include, exclude = (re.compile(x) if x else None for x in patterns)
-    layers = tuple(
-        x for x in report.layers
-        if (include is None or include.search(x.name))
-        and (exclude is None or not exclude.search(x.name))
-    )  # fmt: skip
-    return replace(report, layers=layers)
+    kept = replace(
+        report,
+        layers=tuple(x for x in report.layers if x.name not in reasons),
+        findings=tuple(x for x in report.findings if x.layer not in reasons),
+    )
+    return complete(kept)
 
 
 def _at_one_precision(members: Sequence[_Member]) -> list[_Member]:

@@ -51,6 +51,8 @@ def gate(
     if baseline is None:
         check_baseline(rules)  # before hours are spent measuring
     model, baseline = _opened(model), _opened(baseline)
+    if base is not None and isinstance(model, ModelReport):
+        raise UsageError("base is for an adapter, got a saved report: leave it out")
     settings = _settings(rules, model, baseline)
     comparison: Comparison | Series | None = None
     with tempfile.TemporaryDirectory(prefix="frog-") as folder:

@@ -223,25 +223,41 @@ def _assemble(listed: Catalogue, done: Mapping[str, Measured], settings: Setting
 
 def restrict(listed: Catalogue, include: str | None, exclude: str | None) -> Catalogue:
     """Move matrices that the patterns leave out to the skipped ones, with the pattern."""
+    reasons = left_out([matrix.name for matrix in listed.matrices], include, exclude)
+    return replace(
+        listed,
+        matrices=tuple(x for x in listed.matrices if x.name not in reasons),
+        skipped=(
+            *listed.skipped,
+            *(_left_out(x, reasons[x.name]) for x in listed.matrices if x.name in reasons),
+        ),
+    )
+
+
+def left_out(names: Sequence[str], include: str | None, exclude: str | None) -> dict[str, str]:
+    """The names that the patterns leave out, with the reason.
+
+    Raises :class:`~frog.errors.UsageError` where they leave none, and for a pattern that is none.
+
+    >>> left_out(["h.0.q", "h.0.k"], "q", None)
+    {'h.0.k': 'not in --include q'}
+    """
     wanted = _pattern(include, "include")
     unwanted = _pattern(exclude, "exclude")
-    kept, left_out = [], []
-    for matrix in listed.matrices:
-        if wanted is not None and not wanted.search(matrix.name):
-            left_out.append(_left_out(matrix, f"not in --include {include}"))
-        elif unwanted is not None and unwanted.search(matrix.name):
-            left_out.append(_left_out(matrix, f"in --exclude {exclude}"))
-        else:
-            kept.append(matrix)
-    if (include or exclude) and not kept:
-        names = ", ".join(m.name for m in listed.matrices[:3])
+    reasons = {}
+    for name in names:
+        if wanted is not None and not wanted.search(name):
+            reasons[name] = f"not in --include {include}"
+        elif unwanted is not None and unwanted.search(name):
+            reasons[name] = f"in --exclude {exclude}"
+    if (include or exclude) and len(reasons) == len(names):
         flags = {"--include": include, "--exclude": exclude}
         given = " with ".join(f"{flag} {text!r}" for flag, text in flags.items() if text)
         raise UsageError(
             f"{given} leaves no matrix of "
-            f"{len(listed.matrices)}; the first names are {names}; frog inspect lists all"
+            f"{len(names)}; the first names are {', '.join(names[:3])}; frog inspect lists all"
         )
-    return replace(listed, matrices=tuple(kept), skipped=(*listed.skipped, *left_out))
+    return reasons
 
 
 def _pattern(text: str | None, flag: str) -> re.Pattern[str] | None:

@@ -30,6 +30,7 @@ from frog.cli.outputs import Outputs
 from frog.cli.running import resumable, run_of, tell_cached
 from frog.cli.showing import show
 from frog.errors import UsageError
+from frog.report.files import names_record
 from frog.report.words import count
 from frog.types import Settings
 
@@ -86,6 +87,10 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     outputs.keep(*models)
     if len(models) < 2:
         raise UsageError(f"compare needs at least two models, got {models[0]} alone")
+    given = [name for name in SETTINGS if _given(context, name)]
+    if given and all(names_record(model) for model in models):
+        flag = f"--{given[0].replace('_', '-')}"
+        raise UsageError(f"{flag} is for measuring, got saved reports alone: leave it out")
     settings = Settings(
         estimator=estimator,
         window=window,
@@ -100,7 +105,7 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     with resumable(progress, kept=cache):
         found = api.compare(
             *models,
-            settings=settings if _given(context, SETTINGS) else None,
+            settings=settings if given else None,
             base=base,
             include=include,
             exclude=exclude,
@@ -140,10 +145,10 @@ def _left_out(found: Comparison | Series) -> str:
     return " and ".join(words)
 
 
-def _given(context: typer.Context, names: tuple[str, ...]) -> bool:
-    """Whether the user named any of these flags."""
-    sources = [context.get_parameter_source(name) for name in names]
-    return any(source is not None and source.name != "DEFAULT" for source in sources)
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether the user named this flag."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _next(models: list[str], outputs: Outputs) -> None:

@@ -30,6 +30,7 @@ from frog.report.page.columns import TITLES
 from frog.report.page.curves import packed, unpacked
 from frog.report.page.layers import line_order, lines_of
 from frog.report.page.meanings import MEANINGS
+from frog.report.page.series_view import unlike
 from frog.types import KINDS, LayerReport, ModelReport, Series
 from tests.report.reports import REPORTS
 from tests.report.synthetic import a_comparison, a_report, a_series
@@ -370,6 +371,22 @@ def test_towers_have_lines_of_their_own_and_stages_do_not() -> None:
     ]
     assert lines_of(towers) == ["vision q", "text down", "text q", "head"]
     assert line_order(towers) == ["vision q", "text q", "text down", "head"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "short"),
+    [
+        (["run_x_dense.safetensors", "run_x_pruned_more.safetensors"], ["dense", "pruned_more"]),
+        (["checkpoint-1000000", "checkpoint-2000000"], ["1000000", "2000000"]),
+        (["a" * 20, "a" * 20 + "_b"], ["a" * 20, "a" * 20 + "_b"]),
+        (["same-long-label-of-two"] * 2, ["same-long-label-of-two"] * 2),
+        (["", " " * 20], ["", " " * 20]),
+        (["x-1", "x-2"], ["x-1", "x-2"]),
+        ([], []),
+    ],
+)
+def test_labels_are_shortened_to_what_differs(labels: list[str], short: list[str]) -> None:
+    assert unlike(labels) == short
 
 
 def test_every_metric_has_a_title_and_every_kind_a_meaning() -> None:

@@ -61,11 +61,13 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
     """The words of a comparison's page."""
     places = indexes(comparison.layers)
     rows = finding_rows(comparison.findings, places)
+    summary = summary_rows(comparison.summary)
     return {
         "title": f"{short_path(comparison.before.path)} → {short_path(comparison.after.path)}",
         "comparison": comparison,
         "sides": (("before", comparison.before), ("after", comparison.after)),
-        "summary": summary_rows(comparison.summary),
+        "summary": [row for row in summary if not _counts(row["name"])],
+        "counts": [row for row in summary if _counts(row["name"])],
         "severities": severity_counts(comparison.findings),
         "groups": finding_groups(rows),
         "missing": _missing(comparison.layers),
@@ -92,6 +94,11 @@ def summary_rows(summary: Mapping[str, int | float]) -> list[dict[str, Any]]:
         for name in names
         if all(f"{name}_{part}" in summary for part in parts)
     ]
+
+
+def _counts(name: str) -> bool:
+    """Whether a number of the summary counts layers or parameters."""
+    return name.endswith("_layers") or name.startswith(("layers_", "params_"))
 
 
 def _columns(comparison: Comparison) -> tuple[list[Column], dict[str, list[Any]]]:

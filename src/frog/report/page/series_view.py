@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +20,9 @@ from frog.report.page.parts import (
 from frog.types import LayerReport, ModelReport, Series
 
 DIGITS = 7
+SHORT = 16
+"""Characters of a label that need no shortening."""
+
 LAYER_METRICS = (*FIRST, "log_alpha_norm", "spikes", "xmin", "num_pl_spikes")
 """Metrics of single layers that a series holds; the reports of its members have the rest."""
 
@@ -48,8 +52,14 @@ def series_data(series: Series) -> dict[str, Any]:
         "metrics": columns + _compared_columns(values),
         "values": values,
         "members": [
-            {"label": label, "step": step, "summary": dict(report.summary)}
-            for label, step, report in zip(series.labels, series.steps, series.reports, strict=True)
+            {"label": label, "short": short, "step": step, "summary": dict(report.summary)}
+            for label, short, step, report in zip(
+                series.labels,
+                unlike(series.labels),
+                series.steps,
+                series.reports,
+                strict=True,
+            )
         ],
         "conditions": [_conditions(report, layers) for report in series.reports],
     }
@@ -59,7 +69,7 @@ def series_context(series: Series) -> dict[str, Any]:
     """The words of a series' page."""
     settings = series.reports[0].settings if series.reports else None
     return {
-        "title": f"{len(series.labels)} models, {_span(series.labels)}",
+        "title": f"{len(series.labels)} models: {_span(series.labels)}",
         "series": series,
         "members": [
             {
@@ -127,8 +137,26 @@ def _short(value: float | None) -> float | None:
     return float(f"{value:.{DIGITS}g}")
 
 
+def unlike(labels: Sequence[str]) -> list[str]:
+    """Labels without the words that all begin or end with; short ones as they are.
+
+    >>> unlike(["run_a_dense.safetensors", "run_a_pruned.safetensors"]), unlike(["x-1", "x-2"])
+    (['dense', 'pruned'], ['x-1', 'x-2'])
+    """
+    if len(set(labels)) < 2 or max(map(len, labels)) <= SHORT:
+        return list(labels)
+    words = [[word for word in re.split(r"([/_.\-])", label) if word] for label in labels]
+    least = min(map(len, words))
+    front = next((i for i in range(least) if len({w[i] for w in words}) > 1), least)
+    rest = least - front
+    back = next((i for i in range(rest) if len({w[-1 - i] for w in words}) > 1), rest)
+    made = ["".join(w[front : len(w) - back]).strip("/_.-") for w in words]
+    return made if all(made) and len(set(made)) == len(set(labels)) else list(labels)
+
+
 def _span(labels: Sequence[str]) -> str:
     if not labels:
         return "none"
-    first, last = short_path(labels[0]), short_path(labels[-1])
+    short = unlike(labels)
+    first, last = short_path(short[0]), short_path(short[-1])
     return first if len(labels) == 1 else f"{first} … {last}"

@@ -47,10 +47,10 @@ function cut(text, width) {
   return text.length <= width ? text : `${text.slice(0, Math.ceil(width / 2) - 1)}…${text.slice(-Math.floor(width / 2))}`;
 }
 
-function startLargest(open) {
+function startLargest(first, open) {
   const select = byId("largest-metric");
   const metrics = data.metrics.filter((metric) => metric.group === "change");
-  metricOptions(select, metrics, "change:alpha");
+  metricOptions(select, metrics, first);
   const show = () => {
     if (select.value) draw("largest-plot", largestFigure(select.value), open);
     else byId("largest-plot").replaceChildren(el("p", { class: "dim waiting" }, "No number on both sides."));

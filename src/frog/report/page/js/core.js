@@ -83,6 +83,12 @@ function quantity(n) {
   return String(n);
 }
 
+// The first of these metrics that at least half of the layers have, else the first there is.
+function preferred(keys) {
+  const enough = (key) => metricOf.has(key) && valuesOf(key).filter(isNumber).length >= count / 2;
+  return keys.find(enough) ?? keys.find((key) => metricOf.has(key));
+}
+
 const plural = (n, thing) => `${n} ${thing}${n === 1 ? "" : "s"}`;
 
 // Fill a drop-down list with metrics, grouped where they have groups.

@@ -1,6 +1,7 @@
 // The graph of writers and readers: nodes by block and role, edges by weight, heaviest paths.
 
 const EDGE_BINS = 5;
+const BENDS = 14; // straight pieces of a curve
 const DRAWN_EDGES = 1500;
 const LONG_PATH = 16; // layers; a longer path is folded
 const READINGS = ["folded", "trimmed", "plain"];
@@ -38,12 +39,14 @@ function nodePlaces() {
   const rows = data.lines.filter((line) => nodes.some((i) => layers.line[i] === line));
   const last = Math.max(0, ...layers.block.filter((b) => b !== null));
   const inBlocks = nodes.some((i) => layers.block[i] !== null);
+  // outside the blocks: what writes stands before them, what only reads behind
+  const writers = new Set(data.edges.writer);
   const x = (i) => {
     if (!inBlocks) return i;
-    if (layers.block[i] === null) return stage[i] ? last + 1.3 : -0.5;
+    if (layers.block[i] === null) return writers.has(i) ? -0.6 : last + 1.4;
     return layers.block[i] + (stage[i] / (most + 1)) * 0.9;
   };
-  return { nodes, rows, x, y: (i) => rows.length - 1 - rows.indexOf(layers.line[i]) };
+  return { nodes, rows, last, inBlocks, x, y: (i) => rows.length - 1 - rows.indexOf(layers.line[i]) };
 }
 
 function flowFigure(least, kind) {
@@ -53,12 +56,18 @@ function flowFigure(least, kind) {
     const traces = [...edgeTraces(chosen, places), ...pathTraces(places), nodeTrace(places)];
     const layout = {
       height: Math.max(260, places.rows.length * 46 + 80),
-      xaxis: axis({ title: { text: layers.block.some((b) => b !== null) ? "block" : "layer, in order" }, zeroline: false, showgrid: false, tickformat: "d", dtick: Math.max(...layers.block.map((b) => b ?? 0)) < 14 ? 1 : undefined }),
+      xaxis: axis({ title: { text: layers.block.some((b) => b !== null) ? "block" : "layer, in order" }, zeroline: false, showgrid: false, ...(places.inBlocks ? { tickvals: blockTicks(places.last) } : {}) }),
       yaxis: axis({ tickvals: places.rows.map((_, n) => places.rows.length - 1 - n), ticktext: places.rows.map(plain), zeroline: false, range: [-0.6, places.rows.length - 0.4], fixedrange: true }),
       margin: { l: 60, r: 12, t: 8, b: 44 },
     };
     return { data: traces, layout };
   };
+}
+
+// Blocks that the axis names: at most some twenty.
+function blockTicks(last) {
+  const step = [1, 2, 5, 10, 20, 50].find((s) => last / s <= 20) ?? 100;
+  return Array.from({ length: Math.floor(last / step) + 1 }, (_, n) => n * step);
 }
 
 // Edges beyond the null, heaviest first (the block of data is in that order).
@@ -73,8 +82,8 @@ function arc(a, b, places) {
   const [x0, y0, x1, y1] = [places.x(a), places.y(a), places.x(b), places.y(b)];
   const bend = y0 === y1 ? 0.32 : 0;
   const [x, y] = [[], []];
-  for (let t = 0; t <= 8; t++) {
-    const s = t / 8;
+  for (let t = 0; t <= BENDS; t++) {
+    const s = t / BENDS;
     const ease = s * s * (3 - 2 * s);
     x.push(x0 + (x1 - x0) * s);
     y.push(y0 + (y1 - y0) * ease + bend * 4 * s * (1 - s));

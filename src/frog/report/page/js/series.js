@@ -30,13 +30,19 @@ function stepsFigure(key) {
     }
     const y = data.members.map((_, m) => median(all.map((i) => data.values[key]?.[m]?.[i])));
     traces.push({ type: "scatter", mode: "lines+markers", name: "all in the means", x: steps, y, line: { color: ink("ink"), width: 3 }, marker: { color: ink("ink"), size: 7 }, hovertemplate: "all, step %{x}<br>%{y:.4g}<extra></extra>" });
-    return { data: traces, layout: stepsLayout(key, true) };
+    return { data: traces, layout: stepsLayout(key, traces) };
   };
 }
 
-function stepsLayout(key, legend) {
+function stepsLayout(key, traces) {
   const metric = metricOf.get(key);
-  const labels = data.members.map((m) => cut(m.label, 14));
+  const legend = traces.length > 1;
+  // from the numbers: the shaded range must not flatten the lines
+  const step = metric.scale === "log" ? Math.log10 : (x) => x;
+  const numbers = traces.flatMap((trace) => trace.y).filter(isNumber).map(step);
+  const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
+  const pad = (high - low || Math.abs(high) || 1) * 0.08;
+  const labels = data.members.map((m) => cut(m.short, 22));
   const few = data.members.length <= 12;
   const usual = metric.usual ? [{ type: "rect", xref: "paper", yref: "y", x0: 0, x1: 1, y0: metric.usual[0], y1: metric.usual[1], fillcolor: ink("usual"), line: { width: 0 }, layer: "below" }] : [];
   const numbered = data.members.every((m, n) => m.step === n);
@@ -46,7 +52,7 @@ function stepsLayout(key, legend) {
     showlegend: legend,
     legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
     xaxis: axis({ title: { text: numbered ? "member" : "step" }, zeroline: false, showgrid: false, ...(few ? { tickvals: data.members.map((m) => m.step), ticktext: numbered ? labels.map(plain) : data.members.map((m) => String(m.step)) } : {}) }),
-    yaxis: axis({ title: { text: plain(metric.title) }, type: metric.scale === "log" ? "log" : "linear", zeroline: false }),
+    yaxis: axis({ title: { text: plain(metric.title) }, type: metric.scale === "log" ? "log" : "linear", zeroline: false, range: numbers.length ? [low - pad, high + pad] : undefined }),
     margin: { l: 56, r: 14, t: 12, b: legend ? 90 : 48 },
   };
 }
@@ -56,7 +62,7 @@ function overSteps(key, i) {
   return () => {
     const style = lineStyle(layers.line[i]);
     const trace = { type: "scatter", mode: "lines+markers", x: data.members.map((m) => m.step), y: overMembers(key, i), line: { color: style.colour, width: 2 }, marker: { size: 7, color: style.colour }, text: data.members.map((m) => plain(m.label)), hovertemplate: "%{text}<br>%{y:.4g}<extra></extra>" };
-    return { data: [trace], layout: stepsLayout(key, false) };
+    return { data: [trace], layout: stepsLayout(key, [trace]) };
   };
 }
 
@@ -80,7 +86,7 @@ function seriesDrawer(i) {
 function memberColumns(key) {
   return [
     ...placeColumns(),
-    ...data.members.map((m, n) => ({ key: `member:${n}`, title: cut(m.label, 16), help: m.label, number: (i) => data.values[key]?.[n]?.[i] ?? null, text: undefined, node: (i) => fixed(key, data.values[key]?.[n]?.[i]), shown: true })),
+    ...data.members.map((m, n) => ({ key: `member:${n}`, title: cut(m.short, 20), help: m.label, number: (i) => data.values[key]?.[n]?.[i] ?? null, text: undefined, node: (i) => fixed(key, data.values[key]?.[n]?.[i]), shown: true })),
     { key: "total", title: "last − first", help: "change from the first to the last member", number: (i) => totalChange(key, i), node: (i) => signed(key, totalChange(key, i)), shown: true },
   ];
 }
@@ -94,8 +100,9 @@ function totalChange(key, i) {
 function seriesPage() {
   startSeries();
   const [steps, metric, choice] = [byId("steps-metric"), byId("map-metric"), byId("map-member")];
-  metricOptions(steps, data.metrics, "alpha");
-  metricOptions(metric, data.metrics, "alpha");
+  const first = preferred(["alpha", "stable_rank"]);
+  metricOptions(steps, data.metrics, first);
+  metricOptions(metric, data.metrics, first);
   choice.append(...data.members.map((m, n) => el("option", { value: n, selected: n === member }, m.label)));
   const choose = (n) => {
     member = n;

@@ -26,8 +26,9 @@ function intervalColumn(title, low, high, help) {
 }
 
 function reportPage() {
-  startMap("alpha");
-  startDepth("alpha", openLayer);
+  const first = preferred(["alpha", "stable_rank"]);
+  startMap(first);
+  startDepth(first, openLayer);
   startFlow(openLayer);
   const columns = [...placeColumns()];
   columns.push({ key: "params", title: "parameters", help: "number of parameters", number: (i) => layers.params[i], node: (i) => quantity(layers.params[i]), shown: false });
@@ -44,9 +45,10 @@ function reportPage() {
 
 function comparisonPage() {
   valueParts = comparedValues;
-  startMap("change:alpha");
-  startLargest(openLayer);
-  startDepth("change:alpha", openLayer);
+  const first = preferred(["change:alpha", "drift", "change:stable_rank"]);
+  startMap(first);
+  startLargest(first, openLayer);
+  startDepth(first, openLayer);
   const columns = [...placeColumns()];
   const later = [];
   const metrics = [...data.metrics].sort((a, b) => rank(a.key) - rank(b.key));

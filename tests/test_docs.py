@@ -100,7 +100,7 @@ def test_policy_page_names_every_key_and_kind() -> None:
         assert f"`{setting}`" in text, setting
     for kind in KINDS:
         assert f"  {kind}: " in DEFAULT_POLICY, kind
-    for name in policy.CHANGES_ONLY:
+    for name in (*policy.CHANGES_ONLY, *policy.SUMMARY_ONLY):
         assert f"`{name}`" in text, name
 
 

@@ -173,6 +173,10 @@ BAD = {
         "changes:\n  drift: {relative: 0.1}",
         "policy.yaml:3: changes.drift: must have max alone",
     ),
+    "change of all that has no sign": (
+        "summary_changes:\n  drift_total: {max: 1, direction: up}",
+        "policy.yaml:3: summary_changes.drift_total: must have max alone",
+    ),
     "setting": (
         "settings:\n  estimater: ks",
         "policy.yaml:3: settings.estimater: no setting 'estimater'. Did you mean 'estimator'?",

@@ -169,6 +169,16 @@ def test_means_change_too() -> None:
     assert found("summary_changes: {alpha: {relative: 0.2}}", model(3), one)[0][3] == 0.25
 
 
+def test_the_drift_of_all_layers() -> None:
+    moved = against(0.0, summary={"drift_total": 0.3, "scale_collapses": 1})
+    text = "summary_changes: {drift_total: {max: 0.2}, scale_collapses: {max: 0}}"
+    result = gated(text, model(3), moved)
+    assert [x.text for x in result.breaches] == [
+        "the model: drift_total 0.3 is above 0.2",
+        "the model: scale_collapses 1 is above 0",
+    ]
+
+
 def test_a_change_from_zero_is_beyond_every_share() -> None:
     moved = comparison(change("h.0", 0, before={"alpha": 0.0}, change={"alpha": 1.0}))
     assert found("changes: {alpha: {relative: 9}}", model(3), moved)[0][3] == math.inf

@@ -29,6 +29,9 @@ SAME_SETTINGS = {"estimator": "ks", "window": "full", "compat": None}
 SIZES = ("drift", "spectral_share", "rotation_left", "rotation_right", "intruders")
 """Numbers of a changed layer that are the size of a change already."""
 
+SIZES_OF_ALL = ("drift_total", "drift_median", "drift_max", "intruders", "scale_collapses")
+"""The same of a whole comparison."""
+
 NAN = math.nan
 Range = tuple[float, float]
 
@@ -195,7 +198,7 @@ class _Judged:
             high = math.inf if math.isnan(limit.maximum) else limit.maximum
             yield limit.metric, found, (low, high)
             return
-        change = "" if limit.metric in SIZES else "change of "
+        change = "" if limit.metric in (*SIZES, *SIZES_OF_ALL) else "change of "
         for relative, bound in ((False, limit.maximum), (True, limit.relative)):
             if not math.isnan(bound):
                 what = f"{'relative ' if relative else ''}{change}{limit.metric}"
@@ -206,6 +209,11 @@ class _Judged:
         assert self.comparison is not None
         if limit.section == "summary_changes":
             summary = self.comparison.summary
+            if limit.metric in SIZES_OF_ALL:
+                size = float(summary.get(limit.metric, NAN))
+                both = self.comparison.before.weights and self.comparison.after.weights
+                why = "" if both else "needs weights"
+                return [_Measure("", NAN if relative else size, 1, why)]
             before = float(summary.get(f"{limit.metric}_before", NAN))
             change = float(summary.get(f"{limit.metric}_change", NAN))
             return [_Measure("", _size(change, before, limit.direction, relative), 1)]

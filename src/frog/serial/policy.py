@@ -56,6 +56,9 @@ findings:
 CHANGES_ONLY = ("drift", "spectral_share", "rotation_left", "rotation_right", "intruders")
 """Numbers of a changed layer that no report has."""
 
+SUMMARY_ONLY = ("drift_total", "drift_median", "drift_max", "intruders", "scale_collapses")
+"""Numbers of a whole comparison that no report has."""
+
 FIXED_SETTINGS = ("curves", "save_spectra")
 """Settings that change no number: a policy has no say in them."""
 
@@ -218,17 +221,22 @@ def policy_from_yaml(text: str | bytes, origin: str, *, metrics: Collection[str]
         "limits": ("metric", metrics),
         "changes": ("metric", (*metrics, *CHANGES_ONLY)),
         "summary": ("mean", summary),
-        "summary_changes": ("mean", summary),
+        "summary_changes": ("mean", (*summary, *SUMMARY_ONLY)),
     }
     for section, (kind, names) in known.items():
         for name in getattr(checked, section):
             if name not in names:
                 raise UsageError(f"{lines.at(section, name)}: {UnknownName(kind, name, names)}")
-    for name, rules in checked.changes.items():
-        if name in CHANGES_ONLY and any(x.max is None or x.relative or x.direction != "both"
-                                        for x in rules):  # fmt: skip
-            place = lines.at("changes", name)
-            raise UsageError(f"{place}: must have max alone: it is the size of a change already")
+    for section, sizes in (("changes", CHANGES_ONLY), ("summary_changes", SUMMARY_ONLY)):
+        for name, rules in getattr(checked, section).items():
+            plain = all(
+                x.max is not None and not x.relative and x.direction == "both" for x in rules
+            )
+            if name in sizes and not plain:
+                place = lines.at(section, name)
+                raise UsageError(
+                    f"{place}: must have max alone: it is the size of a change already"
+                )
     return _record(checked, lines)
 
 

@@ -37,8 +37,13 @@ def test_no_forward_pass_is_made_and_nothing_changes() -> None:
 
     report = frog.analyze(model, frog.Settings(bootstrap=20))
     listed = frog.inspect(model)
+    tuned = {name: 1.01 * value for name, value in before.items()}
+    made = frog.compare(tuned, model, settings=frog.Settings(bootstrap=20))
+    again = frog.compare(model, model, model, settings=frog.Settings(bootstrap=20))
 
     assert len(report.measured) == len(listed.matrices) == 3
+    assert isinstance(made, frog.Comparison) and isinstance(again, frog.Series)
+    assert all(0.0 < layer.drift < 0.02 for layer in made.layers) and len(made.layers) == 3
     assert calls == []
     assert model.training
     assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]

@@ -218,7 +218,8 @@ def _weighted(finding: Finding, layer: LayerChange) -> Finding:
     if not by_alpha or math.isnan(low) or low > 0.0 or high < 0.0:
         return finding
     text = (
-        f"{finding.text}; but the change of alpha is within its interval ({low:.2g} to {high:.2g})"
+        f"{finding.text}; but alpha may not have changed at all "
+        f"(interval of the change {low:.2g} to {high:.2g})"
     )
     return replace(finding, certainty="possible", severity="info", text=text)
 

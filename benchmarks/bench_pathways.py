@@ -271,7 +271,9 @@ class Trials:
         for pair, target in zip(self.edges, self.targets, strict=True):
             v, columns = self.bench.basis(pair, self.reading)
             n, k = v.shape
-            q = v @ random_basis(rng, k, k) if leading else random_basis(rng, n, n)
+            # random directions carry 1 / n each: some more than the norm needs, no full basis
+            enough = min(n, int(1.5 * target * n) + 16)
+            q = v @ random_basis(rng, k, k) if leading else random_basis(rng, n, enough)
             parts = until(self.bench.energies(pair, columns, q), target)
             used = parts > 0
             changes.append((pair.reader, columns, q[:, used], parts[used]))
@@ -436,25 +438,31 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(1)
-    lines = [f"Command: `{command()}`", "", f"Machine: {machine()}", ""]
+    show(arguments.out, [f"Command: `{command()}`", "", f"Machine: {machine()}", ""])
     for name in arguments.models:
         started = time.perf_counter()
         make = {"minilm": minilm, "stories": stories}[name]
         bench = Bench(make(arguments.items), arguments.seed)
-        lines += [f"## {bench.subject.name}", "", *(f"- {note}" for note in bench.notes), ""]
-        lines += [
+        show(arguments.out, [f"## {bench.subject.name}", "", *(f"- {x}" for x in bench.notes), ""])
+        head = [
             "| paths | reading | edges | norm | damage | pathways | control | mean | range "
             "| difference (95 %) | share of draws below |",
             "|---:|---|---:|---:|---|---:|---|---:|---|---|---:|",
         ]
-        for paths, reading in ((1, "trimmed"), (1, "plain"), (3, "trimmed")):
-            lines += compared(bench, paths, reading, arguments.draws)
-        lines += ["", *singles(bench, arguments.single_draws), ""]
-        lines += [f"{time.perf_counter() - started:.0f} s.", ""]
-    text = "\n".join(lines)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+        for paths, reading in ((1, "trimmed"), (3, "trimmed"), (1, "plain")):
+            rows = compared(bench, paths, reading, arguments.draws)
+            show(arguments.out, [*head, *rows])
+            head = []
+        show(arguments.out, ["", *singles(bench, arguments.single_draws), ""])
+        show(arguments.out, [f"{time.perf_counter() - started:.0f} s.", ""])
+
+
+def show(out: Path | None, lines: Sequence[str]) -> None:
+    """Print, and append to the file: a run that is broken off leaves what it has."""
+    print("\n".join(lines), flush=True)
+    if out:
+        with out.open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from frog.types import Heads, Wiring
@@ -279,3 +280,22 @@ def test_real_convolutional_nets(resnet20: Path) -> None:
     assert [e.writer for e in lenet.edges] == [
         "convnet.c1.weight", "convnet.c3.weight", "convnet.c5.weight", "fc.f6.weight"
     ]  # fmt: skip
+
+
+def test_the_real_llama_with_grouped_queries() -> None:
+    raw = np.fromfile(shared("data/stories260k/stories260K.bin"), np.int32, 7)
+    dim, hidden, layers, heads, keys, vocabulary, _ = (int(x) for x in raw)
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=keys, tie_word_embeddings=True,
+    )  # fmt: skip
+    found = wired(transformers.LlamaForCausalLM(config))
+    assert not found.notes
+    per_head = {e.heads for e in found.edges if e.heads}
+    assert per_head == {Heads(queries=8, shared=4, size=8)}
+    # 5 readers of the embedding, of both writers before in 4 blocks, gate and up of o; the tied
+    # head of both writers at the end
+    residual = edges(found, "residual")
+    assert len(residual) == 5 + 4 * 10 + 5 * 2 + 2
+    assert residual[-1] == (f"model.layers.{layers - 1}.mlp.down_proj.weight",
+                            "model.embed_tokens.weight")  # fmt: skip

@@ -54,8 +54,8 @@ class Face:
         """Only these coordinates, each multiplied by its entry of ``scale_n`` (full length)."""
         scale = np.ones(self.n) if scale_n is None else scale_n
         if self.gram_nn is not None:
-            scaled = self.gram_nn * scale * scale[:, None]
-            return Face(gram_nn=scaled[rows][:, rows])
+            picked = self.gram_nn[rows][:, rows]
+            return Face(gram_nn=picked * scale[rows] * scale[rows][:, None])
         return Face(factor_np=(self._held * scale[:, None])[rows])
 
     def directions(self, k: int, seed: int = 0) -> np.ndarray:

@@ -18,6 +18,10 @@ from frog.types import Loader
 DENSE_UNTIL = 128
 """Sizes of Gram matrices up to which all of them is decomposed; above, Lanczos is faster."""
 
+PRECISION = 1e-10
+"""Relative error of an eigenvalue at which Lanczos stops; its vector's is then about 1e-10 times
+the eigenvalue over the gap to the next."""
+
 PROBES = 2
 PROBE_STEPS = 12
 PROBE_MARGIN = 1.02
@@ -75,8 +79,8 @@ def leading_eigenvectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues of a positive semi-definite matrix, descending, and vectors (r, k).
 
-    By LAPACK up to :data:`DENSE_UNTIL` rows, above by Lanczos iteration to machine precision
-    (ARPACK, from a seeded start). Lanczos can miss a copy of a repeated eigenvalue, so power
+    By LAPACK up to :data:`DENSE_UNTIL` rows, above by Lanczos iteration (ARPACK, from a seeded
+    start, to :data:`PRECISION`). Lanczos can miss a copy of a repeated eigenvalue, so power
     iteration looks for anything larger in what it left over; if there is, LAPACK decides.
     """
     from scipy.linalg import eigh
@@ -98,7 +102,9 @@ def _lanczos(gram_rr: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.nda
 
     rng = np.random.default_rng(seed)
     try:
-        values, vectors = eigsh(gram_rr, k=k, v0=rng.standard_normal(len(gram_rr)))
+        start = rng.standard_normal(len(gram_rr))
+        # the stubs of scipy know the tolerance as an int
+        values, vectors = eigsh(gram_rr, k=k, v0=start, tol=PRECISION)  # pyright: ignore
     except ArpackError:  # no convergence, or a matrix of zeros
         return None
     probe = rng.standard_normal((len(gram_rr), PROBES))

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import pandas as pd
 
 import frog
 from benchmarks import layer_keys
@@ -228,46 +229,118 @@ def together(keys: Sequence[Key], found: Mapping[str, ModelReport]) -> list[str]
     return [*lines, ""]
 
 
+def imagenet() -> list[str]:
+    """The published sensitivity of ResNet18 on ImageNet against ww-trends' columns of it.
+
+    No weights are at hand: WeightWatcher 0.2's numbers, a mean over kernel positions. Its table
+    leaves the first convolution out, and lists the others in the order of execution.
+    """
+    table = pd.read_csv(DATA / "ww-trends/resnet18.csv")
+    rows = table[(table.level == "LEVEL.LAYER") & (table.layer_type == "CONV2D")]
+    losses = pd.read_csv(DATA / "distiller-resnet20/resnet18-imagenet_sensitivity.csv")
+    wanted = [x for x in losses.parameter.unique() if "layer" in x]
+    # each convolution in order of execution; a shortcut's comes after its block's two
+    assert len(wanted) == len(rows), (len(wanted), len(rows))
+    area = losses.groupby("parameter").loss.mean() - losses.loss.min()
+    key = [float(area[x]) for x in wanted]
+    slices = table[table.level == "LEVEL.SLICE"].groupby("layer_id").NxM.sum()
+    columns: dict[str, list[float]] = {
+        name: rows[name].tolist()
+        for name in ("alpha", "alpha_weighted", "log_norm", "log_spectral_norm", "stable_rank")
+    }
+    columns |= {
+        "params": [float(slices[i]) for i in rows.layer_id],
+        "depth": [float(i) for i in range(len(rows))],
+    }
+    lines = ["| column | n | Spearman [95 %] | p | given params |", "|---|--:|--:|--:|--:|"]
+    for name, values in columns.items():
+        c = correlate(values, key)
+        rest = math.nan if name == "params" else partial(values, key, columns["params"])
+        lines.append(f"| {name} | {c.n} | {c.cell()} | {_p(c.p)} | {_r(rest)} |")
+    return [*lines, ""]
+
+
+Group = tuple[Mapping[str, Mapping[str, float]], Key, list[str]]
+
+
+def groups_of(key: Key, report: ModelReport) -> list[Group]:
+    """The layers of a key in groups of one shape, of 4 or more."""
+    scores = scores_of(report, key.values)
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for layer in report.layers:
+        if layer.name in scores["params"]:
+            shapes.setdefault(layer.shape, []).append(layer.name)
+    return [(scores, key, names) for names in shapes.values() if len(names) >= 4]
+
+
+def over_groups(name: str, groups: Sequence[Group]) -> tuple[float, float, int]:
+    """Mean Spearman of one ranking over groups, its p, and how many groups had one."""
+    return pooled([([s[name][x] for x in g], [k.values[x] for x in g]) for s, k, g in groups])
+
+
 def within_shapes(keys: Sequence[Key], found: Mapping[str, ModelReport]) -> list[str]:
     """The same, only among layers of one shape: neither size nor aspect ratio can help there."""
-    lines = [
-        "Mean Spearman over groups of 4 or more layers of one shape, p by permutation within them.",
-        "",
-        "| ranking | damage | groups | p | p, Holm | tuning | groups | p | p, Holm |",
-        "|---|" + "--:|" * 8,
-    ]
-    cells: dict[str, list[tuple[float, float, int]]] = {name: [] for name in RANKINGS}
-    for kind in ("damage", "tuning"):
-        groups = []
-        for key in (k for k in keys if k.name in INDEPENDENT[kind]):
-            report = found[key.model]
-            scores = scores_of(report, key.values)
-            shapes: dict[tuple[int, ...], list[str]] = {}
-            for layer in report.layers:
-                if layer.name in scores["params"]:
-                    shapes.setdefault(layer.shape, []).append(layer.name)
-            groups += [(scores, key, names) for names in shapes.values() if len(names) >= 4]
-        for name in RANKINGS:
-            pairs = [([s[name][x] for x in g], [k.values[x] for x in g]) for s, k, g in groups]
-            cells[name].append(pooled(pairs))
+    columns: dict[str, list[Group]] = {}
+    for kind, chosen in INDEPENDENT.items():
+        for key in (k for k in keys if k.name in chosen):
+            groups = groups_of(key, found[key.model])
+            columns.setdefault(f"all {kind} keys", []).extend(groups)
+            if kind == "tuning":
+                columns[key.name.removesuffix(": gain")] = groups
+    tuning = [k for k in columns if not k.startswith("all")]
+    columns["ResNet20 and stories"] = [g for k in tuning if "minilm" not in k for g in columns[k]]
+    cells = {n: {head: over_groups(n, g) for head, g in columns.items()} for n in RANKINGS}
     free = [n for n in RANKINGS if n not in (*CONTROLS, *MIRRORS)]
-    corrected = [holm({n: cells[n][i][1] for n in free}) for i in range(2)]
-    known = {n: 0.0 if math.isnan(c[1][0]) else abs(c[1][0]) for n, c in cells.items()}
-    for name in sorted(cells, key=lambda n: -known[n]):
-        parts = []
-        for i, (mean, p, count) in enumerate(cells[name]):
-            parts += [_r(mean), str(count), _p(p), _last(name, corrected[i])]
-        lines.append(f"| {name} | " + " | ".join(parts) + " |")
+    corrected = {head: holm({n: cells[n][head][1] for n in free}) for head in columns}
+    heads = [f"{h} ({max(c[h][2] for c in cells.values())} groups)" for h in columns]
+    lines = [
+        "Mean Spearman over groups of 4 or more layers of one shape (p by permutation within them;",
+        "p, Holm).",
+        "",
+        "| ranking | " + " | ".join(heads) + " |",
+        "|---|" + "--:|" * len(heads),
+    ]
+    for name in RANKINGS:
+        if name not in ("params", "aspect"):
+            row = [
+                f"{_r(cells[name][h][0])} ({_p(cells[name][h][1])}; {_last(name, corrected[h])})"
+                for h in columns
+            ]
+            lines.append(f"| {name} | " + " | ".join(row) + " |")
     return [*lines, ""]
 
 
 def gains(keys: Sequence[Key]) -> list[str]:
-    """The tuning keys themselves: what is there to be ranked."""
-    lines = []
+    """The tuning keys themselves: how far they agree with themselves, and what is to be ranked."""
+    lines = ["| key | rho of the two halves of the test set | rho of two seeds |", "|---|--:|--:|"]
+    for name in TUNED:
+        known = measure(name)
+        layers = list(dict.fromkeys(k.split("|")[0] for k in known if "|" in k))
+        halves = [[best_fall(known, x, half=half) for x in layers] for half in (0, 1)]
+        seeds = [[best_fall(known, x, seed=seed) for x in layers] for seed in (0, 1)]
+        lines.append(f"| {name} | {correlate(*halves).cell()} | {correlate(*seeds).cell()} |")
+    lines.append("")
     for key in (k for k in keys if k.kind == "tuning"):
         order = sorted(key.values, key=lambda x: -key.values[x])
         lines += [f"**{key.name}**: " + ", ".join(f"{x} {key.values[x]:.3f}" for x in order), ""]
     return lines
+
+
+def best_fall(
+    known: Mapping[str, list[float]],
+    layer: str,
+    *,
+    half: int | None = None,
+    seed: int | None = None,
+) -> float:
+    """Largest fall of the loss over rates, of one half or one seed alone; NaN where not run."""
+    picked = slice(None) if half is None else slice(half, half + 1)
+    runs: dict[str, list[float]] = {}
+    for key in known:
+        if key.startswith(f"{layer}|") and seed in (None, int(key.split("|")[1])):
+            fall = np.mean(known["before"][picked]) - np.mean(known[key][picked])
+            runs.setdefault(key.split("|")[2], []).append(float(fall))
+    return max((float(np.mean(falls)) for falls in runs.values()), default=math.nan)
 
 
 def _last(name: str, corrected: Mapping[str, float]) -> str:
@@ -313,6 +386,9 @@ def report_lines() -> list[str]:
         "## All keys",
         "",
         *overview(keys, found),
+        "## ResNet18 on ImageNet: published sensitivity (area, loss), columns of ww-trends",
+        "",
+        *imagenet(),
         "## From which weights the published table comes",
         "",
         *provenance(),

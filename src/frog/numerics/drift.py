@@ -62,8 +62,9 @@ def robust_z(values: Sequence[float] | np.ndarray, floor: float) -> np.ndarray:
     z_l = (x_l - median_{j != l} x_j) / max(1.4826 * median_{j != l} |x_j - median|, floor)
 
     The value itself is left out, so that one of two or three can stand out at all (of more than
-    100 it is left in: it moves nothing). NaN values get NaN and are nobody's neighbour; so does a value without others. Source: Iglewicz & Hoaglin
-    1993, How to Detect and Handle Outliers, section 2 (the modified z-score; leaving out: ours).
+    100 it is left in: it moves nothing). NaN values get NaN and are nobody's neighbour; so does a
+    value without others. Source: Iglewicz & Hoaglin 1993, How to Detect and Handle Outliers,
+    section 2 (the modified z-score; leaving out: ours).
 
     >>> robust_z([0.0, 0.01, -0.01, 0.0, -2.0], floor=0.05).round(1).tolist()
     [0.1, 0.3, -0.2, 0.1, -40.0]
@@ -122,10 +123,10 @@ def difference_interval(
 def change(before: Slabs, after: Slabs, shape: tuple[int, int], *, k: int) -> Change:
     """What changed between two matrices of one shape (m, n), read slab by slab.
 
-    ``k`` leading directions are compared, at most min(m, n). Costs four Gram matrices and two
-    eigenvector solves of the smaller side. A matrix with NaN or Inf gives NaN throughout, a zero
-    matrix NaN for what it has not (a drift from zero, a direction). Source of the intruder
-    dimensions: Shuttleworth et al. 2024, arXiv:2410.21228, algorithm 1.
+    ``k`` leading directions are compared, at most min(m, n). Costs four Gram matrices, all
+    eigenvectors of one and the leading ones of two. A matrix with NaN or Inf gives NaN
+    throughout, a zero matrix NaN for what it has not (a drift from zero, a direction). Source of
+    the intruder dimensions: Shuttleworth et al. 2024, arXiv:2410.21228, algorithm 1.
 
     >>> old = np.diag([4.0, 2.0, 1.0]); new = np.diag([4.0, 2.0, 1.5])
     >>> def slabs(matrix): return lambda axis, size: iter([matrix])
@@ -142,7 +143,7 @@ def change(before: Slabs, after: Slabs, shape: tuple[int, int], *, k: int) -> Ch
     size, moved = float(np.trace(old_rr)), float(np.trace(moved_rr))
     drift = math.sqrt(moved / size) if size > 0 else math.nan
     share = math.sqrt(_largest(moved_rr) / moved) if moved > 0 else math.nan
-    old, new = _directions(old_rr), _directions(new_rr)
+    old, new = _directions(old_rr), _directions(new_rr, max(k, INTRUDER_TOP))
     k = min(k, len(old[0]), len(new[0]))
     cosines = _cosines(old, new, cross_rr, max(k, INTRUDER_TOP))
     near = np.abs(old[1].T @ new[1][:, :k])
@@ -191,11 +192,16 @@ def _largest(gram_rr: np.ndarray) -> float:
     return float(scipy.linalg.eigh(gram_rr, eigvals_only=True, subset_by_index=[last, last])[0])
 
 
-def _directions(gram_rr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values, descending, and their directions as columns, those of rounding left out."""
+def _directions(gram_rr: np.ndarray, top: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values, descending, and their directions as columns, those of rounding left out.
+
+    All of them, or the ``top`` largest.
+    """
     import scipy.linalg
 
-    squares, vectors = scipy.linalg.eigh(gram_rr)
+    r = len(gram_rr)
+    wanted = None if top is None or top >= r else [r - top, r - 1]
+    squares, vectors = scipy.linalg.eigh(gram_rr, subset_by_index=wanted)
     values = np.sqrt(np.maximum(squares[::-1], 0.0))
     kept = int((values > values[0] * SMALLEST_DIRECTION).sum()) if values[0] > 0 else 0
     return values[:kept], vectors[:, ::-1][:, :kept]

@@ -214,7 +214,8 @@ def test_findings_have_the_severity_of_the_policy() -> None:
         ("findings.nonfinite", "h.1", "error"),
         ("findings.over-parameterised", "h.0", "warning"),
     ], "the gravest first"
-    strict = "findings: {over-parameterised: error, nonfinite: ignore, trained: info}"
+    strict = "findings: {over-parameterised: error, nonfinite: ignore, "
+    strict += "trained: {severity: info, info: true}}"
     assert [x[:3] for x in found(strict, measured)] == [
         ("findings.over-parameterised", "h.0", "error"),
         ("findings.trained", "h.1", "info"),
@@ -222,6 +223,17 @@ def test_findings_have_the_severity_of_the_policy() -> None:
     first = gated("", measured).breaches[0]
     assert (first.value, first.limit) == (0.7, 0.3)
     assert first.text == "h.1: nonfinite 0.7 is above 0.3"
+
+
+def test_what_the_report_calls_info_counts_on_request() -> None:
+    """A change of scale that the next gain undoes is certain, and no harm."""
+    undone = finding("scale-collapse", "h.0", severity="info")
+    measured = model(3, 3, findings=(undone, finding("scale-collapse", "h.1")))
+    assert [x[1] for x in found("", measured)] == ["h.1"]
+    text = "findings: {scale-collapse: {severity: error, info: true}}"
+    assert [x[1] for x in found(text, measured)] == ["h.0", "h.1"]
+    share = "findings: {scale-collapse: {severity: error, share: 0.5}}"
+    assert gated(share, measured).passed, "one of two"
 
 
 def test_certain_findings_only() -> None:

@@ -142,6 +142,7 @@ class _Judged:
             if finding.kind == rule.kind
             and finding.layer not in self.exempt
             and (finding.certainty == "certain" or not rule.certain)
+            and (finding.severity != "info" or rule.info)
         ]
         if not found:
             return

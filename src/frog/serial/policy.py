@@ -147,6 +147,7 @@ class _LayerChange(_Change, _Selected):
 class _Finding(_Section):
     severity: Judgement
     certain: bool = False
+    info: bool = False
     share: Share = 0.0
 
 

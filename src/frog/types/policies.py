@@ -31,13 +31,15 @@ SEVERITIES = ("info", "warning", "error")
 class FindingRule:
     """How grave a finding of one kind is: ``ignore`` or one of :data:`SEVERITIES`.
 
-    With ``certain`` only findings that are certain count; up to ``share`` of the measured layers
-    may have one.
+    With ``certain`` only findings that are certain count. Those that the report itself calls
+    ``info`` (most possible verdicts, a change of scale that is compensated) count only with
+    ``info``. Up to ``share`` of the measured layers may have one.
     """
 
     kind: str
     severity: str
     certain: bool = False
+    info: bool = False
     share: float = 0.0
     line: int = 0
 

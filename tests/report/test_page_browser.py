@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +327,54 @@ def test_five_hundred_layers(visit: Callable[..., Sheet]) -> None:
     assert sheet.rows() == len(report.measured)
     sheet.page.locator("#layers-search").fill("layers.71.")
     assert sheet.rows() == 7
+
+
+def test_several_layers_in_a_cell_show_their_median_and_open_a_list(
+    visit: Callable[..., Sheet],
+) -> None:
+    report = a_report(2, flow=False)
+    gate = next(x for x in report.layers if x.role == "gate")
+    experts = [
+        replace(
+            gate, name=f"model.layers.0.experts.{i}.gate", values={**gate.values, "alpha": 2.0 + i}
+        )
+        for i in range(3)
+    ]
+    kept = [x for x in report.layers if x is not gate]
+    sheet = visit(report_page(replace(report, layers=(*experts, *kept))))
+    cell = sheet.page.locator("#map .cell[aria-label*='median of 3 layers']")
+    assert cell.inner_text().startswith("3.00")
+    cell.click()
+    rows = sheet.page.locator("#listing li").all_inner_texts()
+    assert [row.split()[-1] for row in rows] == ["2.00", "3.00", "4.00"]
+    sheet.page.locator("#listing a").nth(2).click()
+    assert sheet.page.locator("#drawer h2").inner_text() == experts[2].name
+
+
+def test_towers_have_rows_of_their_own(visit: Callable[..., Sheet]) -> None:
+    report = a_report(2, flow=False)
+    other = tuple(
+        replace(x, name=x.name.replace("model.", "vision."))
+        for x in report.measured
+        if x.block is not None
+    )
+    sheet = visit(report_page(replace(report, layers=report.layers + other)))
+    rows = sheet.page.locator("#map tbody th").all_inner_texts()
+    assert rows[0] == "model.layers q" and rows[7] == "vision.layers q" and len(rows) == 14
+
+
+def test_a_browser_that_cannot_unpack_shows_everything_else(
+    browser: Any, page: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    write_page(page, path)
+    context = browser.new_context(offline=True)
+    context.add_init_script("delete window.DecompressionStream")
+    old = context.new_page()
+    old.goto(path.as_uri())
+    old.wait_for_function("document.body.innerText.includes('cannot unpack the plots')")
+    assert old.locator("#layers-table tbody tr").count() == len(a_report(4).measured)
+    context.close()
 
 
 @pytest.mark.parametrize("which", ["report", "comparison", "series"])

@@ -58,10 +58,13 @@ RECIPES = {
     "stories-a": Recipe(model="stories", steps=100, lr=3e-4, seed=0),
     "stories-b": Recipe(model="stories", steps=100, lr=3e-4, seed=1),
     "stories-hot": Recipe(model="stories", steps=100, lr=3e-3, seed=2),
+    "resnet-later": Recipe(model="resnet20", steps=196, lr=3e-3, seed=5),
+    "stories-later": Recipe(model="stories", steps=60, lr=1e-3, seed=6),
     "minilm-long": Recipe(model="minilm", steps=216, lr=5e-5, seed=2),
     "minilm-hot": Recipe(model="minilm", steps=70, lr=5e-4, seed=3),
 }
-"""Two seeds of each, one that is tuned longer, one with ten times the learning rate."""
+"""Two seeds of each, one that is tuned longer, one with ten times the learning rate;
+those called *later* were made after all limits of scale collapse had been set."""
 
 
 def partner(name: str, folder: Path = KEPT) -> Path:

@@ -1,10 +1,10 @@
 """What the Marchenko-Pastur fit and the shuffling cost, on MiniLM, beside the plain analysis.
 
-    PYTHONPATH=src python benchmarks/bench_noise_cost.py --before FOLDER [--rounds 7]
+    PYTHONPATH=src python benchmarks/bench_noise_cost.py [--before FOLDER] [--rounds 5]
 
 FOLDER holds the ``src`` of the last version without either (``git archive 0ad4829^ src | tar -x
--C FOLDER``). Every figure is a process of its own: one analysis to warm up, one that counts, no
-cache; the contenders take turns.
+-C FOLDER``); without it that row is missing, and ratios are to today's plain run. Every figure is
+a process of its own: one analysis to warm up, one that counts, no cache; the contenders take turns.
 """
 
 from __future__ import annotations
@@ -35,15 +35,13 @@ CONTENDERS = {  # name: (whether the version before, settings)
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--before", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", help="used by itself: settings as JSON, and jobs")
     parser.add_argument("--jobs", type=int, default=0)
     options = parser.parse_args()
     if options.one is not None:
         print(json.dumps(one(json.loads(options.one), options.jobs or None)))
         return
-    if options.before is None:
-        parser.error("--before FOLDER is needed: the src of the version to compare with")
     facts = machine()
     print("# Cost of the Marchenko-Pastur fit and of shuffling: all-MiniLM-L6-v2\n")
     print(f"{facts['cpu']}, {facts['cores']} cores, load {load_average()} at the start; "
@@ -61,14 +59,15 @@ Target: MP fit and randomisation together below 3 times the plain analysis. For 
 default run on this model; that was not run again here."""
 
 
-def table(before: Path, jobs: int, rounds: int) -> None:
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+def table(before: Path | None, jobs: int, rounds: int) -> None:
+    chosen = {name: x for name, x in CONTENDERS.items() if before is not None or not x[0]}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
     for _ in range(rounds):
-        for name, (old, settings) in CONTENDERS.items():
-            source = before / "src" if old else HERE.parents[1] / "src"
+        for name, (old, settings) in chosen.items():
+            source = before / "src" if old and before else HERE.parents[1] / "src"
             taken[name].append(process(source, settings, jobs))
     print(f"## {'1 job, 1 thread' if jobs else 'default jobs'}\n")
-    print("| | CPU | wall | CPU over before | wall over before |\n|---|--:|--:|--:|--:|")
+    print("| | CPU | wall | CPU over the first | wall over the first |\n|---|--:|--:|--:|--:|")
     found = {name: [spread(list(x)) for x in zip(*t, strict=True)] for name, t in taken.items()}
     first = next(iter(found.values()))
     for name, both in found.items():

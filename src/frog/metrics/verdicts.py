@@ -112,10 +112,10 @@ def _from_looks(name: str, evidence: Evidence) -> list[Finding]:
         return []
     outside = [look for look in evidence.null.values() if look.outside]
     if outside:
-        return [_trained(name, outside)]
+        return [_trained(name, outside, evidence.randomness)]
     if evidence.hill is not None and evidence.heavier_than_random:
         return [_by_shape_fair_alpha(name, evidence.hill, evidence.randomness)]
-    return [_like_random(name, evidence.fit, evidence.null)]
+    return [_like_random(name, evidence)]
 
 
 def _by_shape_fair_alpha(name: str, hill: NullLook, randomness: float) -> Finding:
@@ -126,19 +126,21 @@ def _by_shape_fair_alpha(name: str, hill: NullLook, randomness: float) -> Findin
         layer=name,
         value=hill.value,
         threshold=hill.low,
-        text=f"{name} is possibly trained: its upper half falls {_degree(randomness)}, "
-        f"{_listed([hill])}; no other look can tell it from a random matrix",
+        text=f"{name} is possibly trained: {_listed([hill])}{_degree(randomness)}; "
+        "no other look can tell it from a random matrix",
     )
 
 
 def _degree(randomness: float) -> str:
-    return f"at {randomness:.2f} of the slope of random matrices"
+    if math.isnan(randomness):
+        return ""
+    return f"; the upper half falls at {randomness:.2f} of the slope of random matrices"
 
 
-def _trained(name: str, outside: list[NullLook]) -> Finding:
+def _trained(name: str, outside: list[NullLook], randomness: float) -> Finding:
     shown = [look for look in outside if _side(look) == TOWARDS[look.name]]
     if shown:
-        text = f"{name} is trained: {_listed(shown)}"
+        text = f"{name} is trained: {_listed(shown)}{_degree(randomness)}"
     else:
         shown = outside
         text = (
@@ -157,21 +159,22 @@ def _trained(name: str, outside: list[NullLook]) -> Finding:
     )
 
 
-def _like_random(name: str, fit: PowerLawFit, null: Mapping[str, NullLook]) -> Finding:
+def _like_random(name: str, evidence: Evidence) -> Finding:
     """The finding of a layer that no look can tell from a random matrix."""
+    fit, null = evidence.fit, evidence.null
     seen = _listed(list(null.values()))
     look = next(iter(null.values()))
     # min_evals stops the fit of small layers; a failed fit of a large one leaves two good looks
     small = fit.status.name == "TOO_FEW"
     if small:
         text = (
-            f"{name} cannot be told from a random matrix of its shape: {seen}; "
-            "it is small, so a trained one can look like this too"
+            f"{name} cannot be told from a random matrix of its shape: {seen}"
+            f"{_degree(evidence.randomness)}; it is small, so a trained one can look like this too"
         )
     else:
         text = (
-            f"{name} cannot be told from a random matrix of its shape: {seen}; "
-            "it is untrained, or there was nothing for it to learn"
+            f"{name} cannot be told from a random matrix of its shape: {seen}"
+            f"{_degree(evidence.randomness)}; it is untrained, or there was nothing for it to learn"
         )
     return Finding(
         kind="untrained" if small else "over-parameterised",
@@ -212,7 +215,7 @@ def _from_alpha(name: str, evidence: Evidence) -> list[Finding]:
         kind, bound, side = "over-parameterised", OVER_PARAMETERISED, "above"
         certain = low > OVER_PARAMETERISED
         if certain and evidence.heavier_than_random:
-            certain, doubt = False, f"yet its upper half falls {_degree(evidence.randomness)}"
+            certain, doubt = False, f"yet{_degree(evidence.randomness)[1:]}"
     elif fit.alpha < OVER_TRAINED:
         kind, bound, side = "over-trained", OVER_TRAINED, "below"
         certain = high < OVER_TRAINED and not as_random
@@ -292,6 +295,7 @@ def untrained_model(layers: Sequence[LayerReport]) -> Finding | None:
     True
     """
     judged = [x for x in layers if "stable_rank" in x.null]
+    judged = [x for x in judged if math.isfinite(x.null["stable_rank"].percentile)]
     if len(judged) < 2:
         return None
     shares = [min(max(x.null["stable_rank"].percentile / 100.0, TINY), 1.0 - TINY) for x in judged]

@@ -31,7 +31,7 @@ from frog.report.page.curves import packed, unpacked
 from frog.report.page.layers import line_order, lines_of
 from frog.report.page.meanings import MEANINGS
 from frog.report.page.series_view import unlike
-from frog.types import KINDS, LayerReport, ModelReport, Series
+from frog.types import KINDS, LayerReport, ModelReport, Series, Settings
 from tests.report.reports import REPORTS
 from tests.report.synthetic import a_comparison, a_report, a_series
 
@@ -151,6 +151,8 @@ def test_the_graph_is_that_of_the_report() -> None:
 def test_without_flow_the_page_says_how_to_measure_it() -> None:
     page = report_page(a_report(2, flow=False))
     assert "frog analyze MODEL --flow" in page
+    asked = replace(a_report(2, flow=False), settings=Settings(flow=True))
+    assert "no pair of matrices was found" in report_page(asked)
     assert "flow-plot" not in page.split('<script type="text/plain"')[0].split("</style>")[1]
 
 
@@ -408,6 +410,9 @@ def test_notebooks_show_a_piece() -> None:
     piece = REPORT._repr_html_()
     assert "<script" not in piece and "<style" not in piece and len(piece) < 20_000
     assert f"{REPORT.summary['alpha']:.2f}" in piece
+    warned = Counter(f.kind for f in REPORT.findings if f.severity == "warning")
+    for kind, n in warned.items():
+        assert n == 1 or f"and {n - 1} more of kind {kind}" in piece
     assert a_comparison(2).verdict in a_comparison(2)._repr_html_()
     assert "checkpoint-100" in a_series(2, 2)._repr_html_()
 

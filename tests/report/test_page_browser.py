@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -142,6 +143,18 @@ def test_choosing_columns(visit: Callable[..., Sheet], page: str) -> None:
     sheet.page.locator(".chooser input[data-column=entropy]").check()
     assert sheet.count("#layers-table thead th") == before + 1
     assert sheet.count("#layers-table th button[data-column=entropy]") == 1
+
+
+def test_saving_the_rows(visit: Callable[..., Sheet], page: str) -> None:
+    sheet = visit(page)
+    sheet.page.locator("#layers-search").fill("down_proj")
+    with sheet.page.expect_download() as download:
+        sheet.page.locator("#layers-csv").click()
+    rows = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    wanted = [x for x in a_report(4).measured if x.role == "down"]
+    assert [row["tensor"] for row in rows] == [x.name for x in wanted]
+    assert [float(row["alpha"]) for row in rows] == [x.values["alpha"] for x in wanted]
+    assert rows[0]["shape"] == "5504×2048" and "–" in rows[0]["interval"]
 
 
 def test_filtering_the_findings(visit: Callable[..., Sheet], page: str) -> None:

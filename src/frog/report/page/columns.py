@@ -66,7 +66,7 @@ TITLES = {
     "Q": ("Q", "aspect ratio, at least 1"),
     "rf": ("kernel positions", "positions of a convolution's kernel"),
     "spikes": ("spikes", "eigenvalues beyond the bulk edge"),
-    "num_spikes": ("spikes", "eigenvalues beyond the bulk's edge and its fluctuation"),
+    "num_spikes": ("spikes (MP fit)", "eigenvalues beyond the fitted bulk and its fluctuation"),
     "sigma_mp": ("bulk scale", "scale of the fitted Marchenko-Pastur law; 1 for a random matrix"),
     "bulk_min": ("bulk low", "lower edge of the fitted Marchenko-Pastur law"),
     "bulk_max": ("bulk high", "upper edge of the fitted Marchenko-Pastur law"),

@@ -12,7 +12,6 @@ from frog.report.words import count, number, quantity, short_name, times
 from frog.types import Comparison, Finding, LayerChange, ModelReport, Series
 
 ROWS = 8
-FINDINGS = 3
 
 
 def report_fragment(report: ModelReport) -> str:
@@ -105,8 +104,15 @@ def _fragment(
     limit: int = ROWS,
     **rest: Any,
 ) -> str:
-    grave = [f for f in findings if f.severity != "info"]
-    grave.sort(key=lambda f: (f.severity != "error", f.certainty != "certain"))
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if finding.severity != "info":
+            kinds.setdefault((finding.severity, finding.kind), []).append(finding)
+    order = sorted(kinds, key=lambda kind: kind[0] != "error")
+    grave = [
+        (min(kinds[kind], key=lambda f: f.certainty != "certain"), len(kinds[kind]) - 1)
+        for kind in order
+    ]
     return (
         environment()
         .get_template("fragment.html.j2")
@@ -116,8 +122,7 @@ def _fragment(
             heads=heads,
             rows=rows[:limit],
             more=max(0, len(rows) - limit),
-            findings=grave[:FINDINGS],
-            left_out=max(0, len(grave) - FINDINGS),
+            findings=grave,
             **{"sentence": "", "facts": (), "conditions": (), **rest},
         )
     )

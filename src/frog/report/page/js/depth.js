@@ -136,7 +136,7 @@ function depthCaption(key) {
 
 // What the report says of each line: slope, roughness, share beyond the usual range.
 function depthProfiles(key) {
-  const rows = (data.profiles ?? []).filter((profile) => profile.metric === key);
+  const rows = (data.profiles ?? []).filter((profile) => profile.metric === key).sort((a, b) => data.lines.indexOf(a.role) - data.lines.indexOf(b.role));
   if (!rows.length) return null;
   const head = ["role", "blocks", "slope per block", "95 % interval", "roughness", "outside the usual range"];
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Trend over depth" }, el("table", {}, el("thead", {}, el("tr", {}, ...head.map((h, n) => el("th", { scope: "col", class: n ? null : "left" }, h)))), el("tbody", {}, ...rows.map((p) => el("tr", {}, el("th", { scope: "row" }, p.role), el("td", {}, String(p.blocks.length)), el("td", {}, brief(p.slope)), el("td", {}, isNumber(p.slope_low) ? `${brief(p.slope_low)} to ${brief(p.slope_high)}` : NONE), el("td", {}, brief(p.roughness)), el("td", {}, isNumber(p.outside) ? `${(100 * p.outside).toFixed(0)} %` : NONE))))));

@@ -22,7 +22,7 @@ function between(low, high) {
 
 function intervalColumn(title, low, high, help) {
   const text = (i) => (valueOf(low, i) === null ? "" : between(valueOf(low, i), valueOf(high, i)));
-  return { key: "interval", title, help, number: (i) => (valueOf(low, i) === null ? null : valueOf(high, i) - valueOf(low, i)), node: text, text, shown: true };
+  return { key: "interval", title, help, number: (i) => (valueOf(low, i) === null ? null : valueOf(high, i) - valueOf(low, i)), node: text, text, csv: text, shown: true };
 }
 
 function reportPage() {

@@ -6,7 +6,8 @@ const ROWS = 1000; // rows that are built at once; a button builds the rest
 const cellClass = (column) => [column.left ? "left" : "", column.class ?? ""].join(" ").trim() || null;
 
 class LayerTable {
-  // columns: {key, title, help, left, number(i), text(i), node(i), shown}
+  // columns: {key, title, help, left, number(i), text(i), node(i), csv(i), shown}: what it is sorted
+  // by, how it is read, what stands in the cell and in the file, where those differ
   constructor(id, columns) {
     this.id = id;
     this.columns = columns;
@@ -153,8 +154,10 @@ class LayerTable {
       if (typeof x === "string" && /^[=+\-@\t]/.test(text)) text = `'${text}`;
       return /[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
     };
-    const lines = [["tensor", ...this.visible.filter((c) => c.key !== "name").map((c) => c.key)]];
-    for (const i of this.kept) lines.push([layers.name[i], ...this.visible.filter((c) => c.key !== "name").map((c) => (c.number ? c.number(i) : c.text(i)))]);
+    const columns = this.visible.filter((column) => column.key !== "name");
+    const cell = (column, i) => (column.csv ?? column.number ?? column.text)(i);
+    const lines = [["tensor", ...columns.map((column) => column.key)]];
+    for (const i of this.kept) lines.push([layers.name[i], ...columns.map((column) => cell(column, i))]);
     const text = lines.map((line) => line.map(quoted).join(",")).join("\n");
     const url = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
     el("a", { href: url, download: "layers.csv" }).click();
@@ -168,7 +171,7 @@ function placeColumns() {
     { key: "block", title: "block", help: "number of the block", number: (i) => layers.block[i], text: (i) => (layers.block[i] === null ? "" : String(layers.block[i])), shown: true },
     { key: "name", title: "layer", help: "name, from its block on", left: true, class: "name", text: (i) => layers.name[i], node: (i) => layerLink(i), shown: true },
     { key: "role", title: "role", help: "role in its block", left: true, class: "minor", text: (i) => layers.role[i], shown: true },
-    { key: "shape", title: "shape", help: "rows × columns; sorts by parameters", class: "minor", number: (i) => layers.params[i], node: (i) => layers.shape[i], shown: true },
+    { key: "shape", title: "shape", help: "rows × columns; sorts by parameters", class: "minor", number: (i) => layers.params[i], csv: (i) => layers.shape[i], node: (i) => layers.shape[i], shown: true },
   ];
 }
 

@@ -15,6 +15,7 @@ from frog.errors import ModelError, UsageError
 from tests.cli.runs import files_of, weight
 from tests.cli.test_bad_input import ADVICE, damaged, refused
 from tests.test_docs import blocks
+from tests.weights.test_adapter import adapter, pair_of
 
 LAYER = "model.layers.0.attn.q_proj.weight"
 
@@ -294,3 +295,19 @@ def test_the_workflow_of_the_documents(model, report, in_process, tmp_path, monk
     assert done.code in (0, 3), done
     assert json.loads(Path("gate.json").read_text())["format"] == "frog-gate"
     assert "^pooler: matches no layer" in done.out
+
+
+def test_an_adapter_stands_for_its_sum_with_the_baseline(model, policy, in_process, tmp_path):
+    """As in a comparison; alone, it is judged as the update that it is."""
+    pair = pair_of("model.layers.0.attn.q_proj", up=64, down=64, rank=4)
+    folder = adapter(tmp_path / "adapter", pair, r=4, lora_alpha=4)
+    path = policy("limits: {log_norm: {min: 99}}")
+    words = ("--policy", path, "--format", "json")
+    against = in_process("gate", folder, "--baseline", model, *words)
+    alone = in_process("gate", folder, *words)
+    assert (against.code, alone.code) == (3, 3), (against, alone)
+    counts = [
+        sum(x["rule"] == "limits.log_norm" for x in json.loads(done.out)["breaches"])
+        for done in (against, alone)
+    ]
+    assert counts == [4, 1], "four matrices of the model, one update"

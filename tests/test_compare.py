@@ -235,6 +235,23 @@ def test_more_than_two_become_a_series(tmp_path: Path) -> None:
     assert json.loads(made.to_json())["format"] == "frog-series"
 
 
+def test_a_pathway_that_is_no_longer_read_is_lost() -> None:
+    """Layer 1 reads the channel that layer 0 writes; afterwards it reads others as strongly."""
+    generator = torch.Generator().manual_seed(3)
+    noise = [torch.randn(64, 64, generator=generator) for _ in range(3)]
+    channel, other = torch.linalg.qr(noise[2])[0].split([32, 32], dim=1)
+    writer = noise[0] + 30 * channel[:, :16] @ noise[2][:16]
+    reads = [noise[1] + 30 * noise[2][:, :16] @ x[:, :16].T for x in (channel, other)]
+    old, new = ({"0.weight": writer, "1.weight": x} for x in reads)
+    settings = replace(QUICK, flow=True)
+    found = compare(old, new, settings=settings).findings
+    assert [(x.layer, x.certainty) for x in found if x.kind == "pathway-lost"] == [
+        ("1.weight", "possible")
+    ]
+    assert not [x for x in compare(old, old, settings=settings).findings]
+    assert not [x for x in compare(old, new).findings if x.kind == "pathway-lost"]
+
+
 def test_labels_of_a_series_are_all_different() -> None:
     made = frog.compare(state(), state(), state(), settings=QUICK)
     assert isinstance(made, frog.Series)

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from frog.api.flowing import check_flow, with_flow
 from frog.api.measuring import Run, check, device_of, left_out, measure_listed, restrict
 from frog.errors import UsageError
 from frog.metrics.changes import verdict_of_series
@@ -124,6 +125,7 @@ def _settings(given: Sequence[Any], settings: Settings | None) -> Settings:
     if settings is None:
         settings = reports[0].settings if reports else Settings()
     check(settings)
+    check_flow(settings)
     wanted = ModelReport(path="this comparison", digest="", format="", frog_version="",
                          settings=settings, layers=())  # fmt: skip
     for report in reports:
@@ -225,8 +227,9 @@ def _with_matrices(member: _Member, matrices: Mapping[str, WeightMatrix]) -> _Me
 def _measured(member: _Member, settings: Settings, run: Run) -> ModelReport:
     if member.report is not None:
         return member.report
-    assert member.listed is not None
-    return measure_listed(member.listed, settings, run, opened=member.opened)
+    assert member.listed is not None and member.tensors is not None
+    report = measure_listed(member.listed, settings, run, opened=member.opened)
+    return with_flow(report, member.tensors, member.listed) if settings.flow else report
 
 
 # ------------------------------------------------------------------------------- a pair

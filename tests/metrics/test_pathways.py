@@ -78,7 +78,14 @@ def test_edges_within_the_null_are_crossed_only_where_there_is_no_other_way() ->
     assert found[0].layers == ("a", "b", "d") and not notes
     found, notes = heaviest(weak, roles(weak))
     assert found[0].layers == ("a", "c", "d")
-    assert "cross edges within the null" in notes[0]
+    assert "cross edges within it" in notes[0]
+
+
+def test_a_net_without_any_edge_above_the_null_has_no_path() -> None:
+    noise = [pair("a", "b", 3.0, z=2.0), pair("b", "c", 3.0, z=-1.0)]
+    found, notes = heaviest(noise, roles(noise))
+    assert not found
+    assert "0 of 2 edges lie above the null" in notes[0]
 
 
 def test_a_tied_embedding_begins_and_ends_a_path() -> None:

@@ -26,13 +26,16 @@ def heaviest(
     """The ``top`` paths of largest mean edge weight, heaviest first, and notes.
 
     A path runs from a matrix that nothing writes to (a token embedding where there is one) to one
-    that nothing reads (a head, a pooler) or to the last that writes into the residual stream. Edges
-    must lie above their null
-    (:func:`threshold`); where no path does without others, they
-    are let in, with a note. Of several heads between two matrices it takes the heaviest. Edges
-    between queries and keys steer attention but carry nothing on, and are in no path. Each
-    further path is the heaviest once the edges of the paths before it weigh half: paths that
-    differ in one step only would say little. Equal weights go by name.
+    that nothing reads (a head, a pooler) or to the last that writes into the residual stream. Its
+    edges lie above their null (:func:`threshold`); where no path does without others, they are let
+    in, with a note, and where no edge at all lies above the null there is no path. Of several heads
+    between two matrices it takes the heaviest. Edges between queries and keys steer attention but
+    carry nothing on, and are in no path. Each further path is the heaviest once the edges of the
+    paths before it weigh half: paths that differ in one step only would say little. Equal weights
+    go by name.
+
+    They are the heaviest paths, not critical ones: on the two real models that were tried, ablating
+    them hurt no more than a random change of the same rank and norm (design note 005).
     """
     limit = threshold(len(pairs))
     carrying = [pair for pair in pairs if pair.kind != "qk"]
@@ -43,12 +46,13 @@ def heaviest(
     found = _distinct(_heaviest_heads(above, sources), sources, sinks, top)
     if found:
         return found, ()
-    found = _distinct(_heaviest_heads(carrying, sources), sources, sinks, top)
-    note = (
-        f"flow: {len(above)} of {len(carrying)} edges lie above the null (z > {limit:.1f}), and no "
-        "path from input to output runs over them alone"
-    )
-    return found, (f"{note}: the pathways cross edges within the null" if found else note,)
+    share = f"flow: {len(above)} of {len(carrying)} edges lie above the null (z > {limit:.1f})"
+    if above:
+        found = _distinct(_heaviest_heads(carrying, sources), sources, sinks, top)
+    if not found:
+        return (), (f"{share}: no pathway",)
+    note = "no path from input to output runs over them alone: the pathways cross edges within it"
+    return found, (f"{share}, and {note}",)
 
 
 def _distinct(

@@ -276,7 +276,7 @@ def test_the_graph(visit: Callable[..., Sheet], page: str) -> None:
     sheet.page.locator("#flow-z").fill("0")
     sheet.page.locator("#flow-z").press("Enter")
     assert told.inner_text() == f"{len(report.pairs)} of {len(report.pairs)} edges"
-    sheet.page.locator("#flow-paths a.layer-link").first.click(force=True)
+    sheet.page.locator("#flow-paths a.layer-link").first.click()
     sheet.page.wait_for_selector("#drawer[open]")
     assert "Pathways" in sheet.page.locator("#drawer").inner_text()
 
@@ -286,6 +286,15 @@ def test_nothing_is_wider_than_a_narrow_window(visit: Callable[..., Sheet], page
         sheet = visit(html, width=380)
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert sheet.page.evaluate(wide) <= 0
+
+
+def test_cells_lose_their_numbers_where_there_is_no_room(visit: Callable[..., Sheet]) -> None:
+    sheet = visit(report_page(a_report(16, flow=False)))
+    assert sheet.count("#map .map.narrow") == 0
+    sheet.page.set_viewport_size({"width": 500, "height": 900})
+    sheet.page.wait_for_selector("#map .map.narrow")
+    cell = sheet.page.locator("#map .cell").first
+    assert "α" in (cell.get_attribute("aria-label") or ""), "the number is still read aloud"
 
 
 def test_on_paper(visit: Callable[..., Sheet], page: str, tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
 // The map: roles down, blocks across, a cell for every block and role. It is a table of buttons:
 // arrow keys move, one cell is in the order of the Tab key.
 
-function drawMap(key, open) {
+function drawMap(key, open, width) {
   const host = byId("map-body");
   const focused = host.contains(document.activeElement) ? document.activeElement.dataset.at : null;
   const cells = cellsOf();
   const numbers = valuesOf(key);
   const colours = colouring(key, numbers);
   const blocks = [...new Set(layers.block.filter((b) => b !== null))].sort((a, b) => a - b);
-  const narrow = blocks.length > 30;
+  // cells have their number in them where there is room for it
+  const least = metricOf.get(key).scale === "diverging" ? 3.3 : 2.7;
+  const label = Math.max(5, 0.5 * Math.max(...data.lines.map((line) => line.length)));
+  const narrow = (blocks.length * least + label) * 16 > (width ?? host.clientWidth);
   const parts = [];
   if (blocks.length) {
-    const step = narrow ? 5 : 1;
+    const step = narrow && blocks.length > 16 ? 5 : 1;
     const head = el("tr", {}, el("th", { scope: "row", class: "dim" }, "block"), ...blocks.map((b, n) => el("th", { scope: "col" }, narrow && n % step ? "" : String(b))));
     const rows = data.lines
       .filter((line) => blocks.some((b) => cells.has(`${line}\n${b}`)))
@@ -19,8 +22,8 @@ function drawMap(key, open) {
         const members = cells.get(`${line}\n${b}`);
         return el("td", {}, members ? cellButton(key, members, colours, `${line}, block ${b}`, open, narrow) : null);
       })));
-    const wide = narrow ? 1.6 : 7;
-    const table = el("table", { class: narrow ? "map narrow" : "map", style: `--cell-width: ${narrow ? ".8rem" : "3.3rem"}; width: min(100%, ${(blocks.length * wide + 6).toFixed(1)}rem)` }, el("caption", { class: "hidden-text" }, "Blocks by roles"), el("thead", {}, head), el("tbody", {}, ...rows));
+    const wide = narrow ? Math.max(1.6, 40 / blocks.length) : 7;
+    const table = el("table", { class: narrow ? "map narrow" : "map", style: `--cell-width: ${narrow ? 0.8 : least}rem; width: min(100%, ${(blocks.length * wide + label).toFixed(1)}rem)` }, el("caption", { class: "hidden-text" }, "Blocks by roles"), el("thead", {}, head), el("tbody", {}, ...rows));
     table.addEventListener("keydown", moveInMap);
     parts.push(el("div", { class: "map-scroll", style: "overflow-x: auto; padding: 2px" }, table));
   }

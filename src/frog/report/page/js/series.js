@@ -128,5 +128,6 @@ function seriesPage() {
   choose(member);
   table();
   draw("steps-plot", stepsFigure(steps.value));
-  onTheme(() => drawMap(metric.value, openLayer));
+  onTheme((width) => drawMap(metric.value, openLayer, width));
+  onResize(() => drawMap(metric.value, openLayer));
 }

@@ -6,13 +6,26 @@ const CHANGE_COLUMNS = ["before:alpha", "after:alpha", "change:alpha", "drift", 
 function startMap(first) {
   const select = byId("map-metric");
   metricOptions(select, data.metrics, first);
-  const show = () => {
-    if (select.value) drawMap(select.value, openLayer);
+  const show = (width) => {
+    if (select.value) drawMap(select.value, openLayer, width);
     else byId("map-body").replaceChildren(el("p", { class: "dim" }, "No layer was measured."));
   };
-  select.addEventListener("change", show);
+  select.addEventListener("change", () => show());
   onTheme(show);
+  onResize(show);
   show();
+}
+
+// Call again when the window has another width.
+function onResize(act) {
+  let waiting = 0;
+  let known = window.innerWidth;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === known) return;
+    known = window.innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => act(), 150);
+  });
 }
 
 // Two ends with a dash between them, in words where a minus sign would meet it.

@@ -37,6 +37,8 @@ OVERLAPPING = (  # shape, windows, matrices
     ((200, 300), frog.Farms(side=40, ratio=2.0, budget=16), 200),
     ((384, 1536), frog.Farms(), 60),
     ((64, 2000), frog.Farms(per_dimension=5), 200),
+    ((96, 64), frog.Farms(side=40, ratio=1.5), 200),
+    ((128, 128), frog.Farms(side=100), 200),
 )
 PARTS = {
     "attention": r"attention.*weight",
@@ -129,7 +131,8 @@ def null() -> None:
 
 
 def place(pool: Pool, shape: tuple[int, int], estimator: str, farms: frog.Farms):
-    fit = fit_power_law(pool.eigenvalues, estimator=estimator, shape=pool.shape, extras=False)
+    values = pool.for_fit(estimator)
+    fit = fit_power_law(values, estimator=estimator, shape=pool.shape, extras=False)
     return looks(pool.typical(), shape, fit, window="farms", farms=farms)["alpha"]
 
 

@@ -110,14 +110,17 @@ def test_farms_finds_nonfinite_zero_and_small_matrices():
 
 
 @pytest.mark.parametrize("estimator", ["hill", "ks"])
-@pytest.mark.parametrize(("shape", "farms"), [((96, 384), Farms()), ((128, 160), Farms(side=48))])
+@pytest.mark.parametrize(
+    ("shape", "farms"),
+    [((96, 384), Farms()), ((128, 160), Farms(side=48)), ((96, 64), Farms(side=40, ratio=1.5))],
+)
 def test_farms_null_holds_for_overlapping_windows(estimator, shape, farms):
     settings = replace(FARMS, estimator=estimator, farms=farms)
     found = [
         measure(handle(gaussian(shape, seed)), settings)[0].null["alpha"] for seed in range(40)
     ]
     assert sum(look.outside for look in found) <= 1
-    assert 25 < np.median([look.percentile for look in found]) < 95
+    assert 25 < np.median([look.percentile for look in found]) < 80
 
 
 def test_looks_know_windows_by_their_name():
@@ -345,7 +348,7 @@ SMALL = [(16, 27), *[(16, 144)] * 6, *[(32, 288)] * 6, (10, 64)]
 def test_small_layers_are_untrained_together():
     (found,) = of_model(net(SMALL))
     assert (found.kind, found.certainty, found.severity) == ("untrained", "certain", "warning")
-    assert "of 14 layers" in found.text
+    assert "its 14 layers together cannot be told" in found.text
 
 
 def test_few_small_layers_are_only_possibly_untrained():

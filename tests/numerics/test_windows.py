@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
-from frog.numerics.powerlaw import fit_power_law
+from frog.numerics import null_table
+from frog.numerics.powerlaw import MIN_TAIL, fit_power_law
 from frog.numerics.windows import (
     at_ranks,
     effective_windows,
@@ -174,3 +176,22 @@ def test_thinning_keeps_the_distribution():
     both = [np.quantile(x, quantiles) for x in (thin, pool.eigenvalues)]
     np.testing.assert_allclose(*both, rtol=0.05)
     assert at_ranks(thin, len(thin)).tolist() == thin.tolist()
+
+
+def test_null_of_pools_is_of_this_code_and_joins_that_of_whole_matrices():
+    """One window is a whole matrix; more windows narrow the null of ``hill``."""
+    facts = json.loads(str(null_table._windows()["facts"]))
+    assert facts["min_tail"] == MIN_TAIL
+    for estimator in ("hill", "ks"):
+        for shape in ((64, 64), (100, 400), (384, 1536)):
+            whole = null_table.null_of(estimator, *shape)
+            one, ten = (null_table.pooled_null_of(estimator, shape, k) for k in (1.0, 10.0))
+            assert whole is not None and one is not None and ten is not None
+            width = whole.quantile(0.84) - whole.quantile(0.16)
+            assert one.quantile(0.5) == pytest.approx(whole.quantile(0.5), abs=0.2 * width)
+            if estimator == "hill":  # ks takes a shorter tail of a larger pool
+                assert ten.quantile(0.9) - ten.quantile(0.1) < 0.6 * width * 2.56 / 1.99
+    assert null_table.pooled_null_of("tpl", (64, 64), 1.0) is None
+    assert null_table.pooled_null_of("hill", (11, 64), 1.0) is None
+    far = null_table.pooled_null_of("hill", (5000, 5000), 100.0)
+    assert far is not None and math.isfinite(far.quantile(0.001))

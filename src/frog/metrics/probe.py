@@ -110,7 +110,9 @@ class Probe:
     @lazy
     def fitted(self) -> np.ndarray:
         """The eigenvalues that the fit rests on, descending: of the matrix or of its windows."""
-        return self.eigenvalues if self.pool is None else self.pool.eigenvalues
+        if self.pool is None:
+            return self.eigenvalues
+        return self.pool.for_fit(self.settings.estimator)
 
     @lazy
     def hill(self) -> PowerLawFit:
@@ -119,7 +121,8 @@ class Probe:
         shape = self.shape if self.pool is None else self.pool.shape
         if not self.finite or min(shape) < FEWEST_HILL:
             return failed
-        return fit_power_law(self.fitted, estimator="hill", min_tail=2, shape=shape, extras=False)
+        values = self.eigenvalues if self.pool is None else self.pool.eigenvalues
+        return fit_power_law(values, estimator="hill", min_tail=2, shape=shape, extras=False)
 
     @lazy
     def hill_null(self) -> NullLook:
@@ -139,9 +142,9 @@ class Probe:
     def randomness(self) -> float:
         """(alpha_hill - 1) over its median among random matrices; NaN where many values are zero:
         what is left then belongs to no matrix of this shape."""
-        if 2 * self.hill.n_tail < FULL * len(self.fitted) or len(self.eigenvalues) < FULL * min(
-            self.shape
-        ):
+        count = len(self.eigenvalues if self.pool is None else self.pool.eigenvalues)
+        whole = len(self.eigenvalues) >= FULL * min(self.shape)
+        if 2 * self.hill.n_tail < FULL * count or not whole:
             return NAN
         return (self.hill.alpha - 1.0) / (self.hill_random - 1.0)
 
@@ -233,7 +236,7 @@ class Probe:
             return PowerLawFit(estimator=estimator, status=FitStatus.NONFINITE)
         if len(pool.thinned()) < self.settings.min_evals:
             return PowerLawFit(estimator=estimator, status=FitStatus.TOO_FEW)
-        return fit_power_law(pool.eigenvalues, estimator=estimator, shape=pool.shape)
+        return fit_power_law(pool.for_fit(estimator), estimator=estimator, shape=pool.shape)
 
     def _measured_product(
         self, up_mk: np.ndarray, down_kn: np.ndarray, scale: float

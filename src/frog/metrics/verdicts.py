@@ -315,9 +315,9 @@ def untrained_model(layers: Sequence[LayerReport]) -> Finding | None:
         layer="",
         value=p,
         threshold=MODEL_LEVEL,
-        text=f"the model is {'' if certain else 'possibly '}untrained: {outside} of "
-        f"{len(judged)} layers differ from random matrices of their shape, and so do they "
-        f"together no more than by chance (p = {p:.2g})",
+        text=f"the model is {'' if certain else 'possibly '}untrained: its {len(judged)} layers "
+        f"together cannot be told from random matrices of their shapes (p = {p:.2g}; {outside} "
+        "outside the limits of a single layer)",
     )
 
 

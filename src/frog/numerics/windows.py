@@ -57,6 +57,14 @@ class Pool:
         keep = max(1, round(self.effective * len(self.eigenvalues) / self.windows))
         return at_ranks(self.eigenvalues, keep)
 
+    def for_fit(self, estimator: str) -> np.ndarray:
+        """The values that an estimator is given, descending: ``hill`` all of them, as published.
+
+        ``ks`` and ``tpl`` get :meth:`thinned` ones: they choose where the tail starts, and many
+        copies of the same values feign a sample that is larger than it is and move that choice.
+        """
+        return self.eigenvalues if estimator == "hill" else self.thinned()
+
     def typical(self) -> np.ndarray:
         """The spectrum of a typical window: one value for each of its eigenvalues, descending."""
         return at_ranks(self.eigenvalues, max(1, len(self.eigenvalues) // self.windows))

@@ -331,7 +331,7 @@ def alike(rng: np.random.Generator | None, bench: Bench, edges: Sequence[Pair]) 
     return chosen
 
 
-def compared(bench: Bench, paths: int, reading: str, draws: int) -> list[str]:
+def compared(bench: Bench, paths: int, reading: str, draws: int, brief: bool) -> list[str]:
     """Rows: the pathways' own damage, and every control's, for each kind of damage."""
     edges = edges_of(bench, paths)
     trials = Trials(bench, edges, reading)
@@ -344,10 +344,12 @@ def compared(bench: Bench, paths: int, reading: str, draws: int) -> list[str]:
         "leading": lambda: trials.matched(rng, leading=True),
         "other edges": lambda: trials.others(alike(rng, bench, edges)),
     }
-    if reading == "plain":  # is it the outlier coordinates? The others hardly depend on them
+    if (
+        brief or reading == "plain"
+    ):  # is it the outlier coordinates? The others hardly depend on them
         makers = {x: makers[x] for x in ("random, same size and norm", "leading")}
     controls = {name: [make() for _ in range(draws)] for name, make in makers.items()}
-    if reading != "plain":
+    if len(makers) > 2:
         controls["lightest edges"] = [trials.others(alike(None, bench, edges))]
     norm = np.sqrt(np.mean(trials.targets))
     rows = []
@@ -434,6 +436,7 @@ def main() -> None:
     parser.add_argument("--single-draws", type=int, default=1)
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--brief", action="store_true", help="two controls, no single edges")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -449,11 +452,14 @@ def main() -> None:
             "| difference (95 %) | share of draws below |",
             "|---:|---|---:|---:|---|---:|---|---:|---|---|---:|",
         ]
-        for paths, reading in ((1, "trimmed"), (3, "trimmed"), (1, "plain")):
-            rows = compared(bench, paths, reading, arguments.draws)
+        sets = ((1, "trimmed"), (3, "trimmed"), (1, "plain"))
+        for paths, reading in sets[:2] if arguments.brief else sets:
+            rows = compared(bench, paths, reading, arguments.draws, arguments.brief)
             show(arguments.out, [*head, *rows])
             head = []
-        show(arguments.out, ["", *singles(bench, arguments.single_draws), ""])
+        if not arguments.brief:
+            show(arguments.out, ["", *singles(bench, arguments.single_draws)])
+        show(arguments.out, [""])
         show(arguments.out, [f"{time.perf_counter() - started:.0f} s.", ""])
 
 

@@ -30,9 +30,9 @@ def flow(model: Any, *, base: Any = None, rank: int = 16, seed: int = 0) -> Flow
     overlap_k(A, B) = ||U_A,k^T V_B,k||_F^2 / k of the ``rank`` leading directions (fewer where
     the space is small), against its exact null: see :class:`~frog.types.Pair`. ``model`` and
     ``base`` are as for :func:`frog.analyze`. Pathways are the heaviest paths, which does not make
-    them critical: ablating them hurt no more than equally large random changes (design note
-    005). ``seed`` starts the iteration that finds the
-    directions. Raises :class:`~frog.errors.ModelError` when the model cannot be read and
+    them critical: ablating them did not reliably hurt more than random changes of the same rank
+    and norm (design note 005). ``seed`` starts the iteration that finds the directions. Raises
+    :class:`~frog.errors.ModelError` when the model cannot be read and
     :class:`~frog.errors.UsageError` for a rank below 1.
 
     >>> import torch

@@ -35,7 +35,7 @@ def heaviest(
     go by name.
 
     They are the heaviest paths, not critical ones: on the two real models that were tried, ablating
-    them hurt no more than a random change of the same rank and norm (design note 005).
+    them did not reliably hurt more than random changes of the same rank and norm (design note 005).
     """
     limit = threshold(len(pairs))
     carrying = [pair for pair in pairs if pair.kind != "qk"]

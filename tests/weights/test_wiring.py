@@ -258,6 +258,18 @@ def test_what_is_not_understood_has_no_edge_and_says_so() -> None:
     assert wired(nn.Linear(4, 3)) == Wiring(), "one layer has nothing to be wired to"
 
 
+def test_factors_of_an_adapter_are_in_no_edge() -> None:
+    state = {f"{i}.weight": torch.ones(8, 8) for i in range(2)}
+    factors = {
+        "0.lora_A.default.weight": torch.ones(2, 8),
+        "0.lora_B.default.weight": torch.ones(8, 2),
+    }
+    assert edges(wired({**state, **factors})) == edges(wired(state)) == [("0.weight", "1.weight")]
+    found = wired(factors)
+    assert not found.edges
+    assert "give its base model" in found.notes[0]
+
+
 # ----------------------------------------------------------------------------- real ones
 
 

@@ -38,7 +38,7 @@ def wire(tensors: TensorList, listed: Catalogue) -> Wiring:
     context = Context(shapes={x.name: x.shape for x in tensors.tensors}, config=config)
     vectors = Vectors((*tensors.tensors, *tensors.buffers), config)
     known = [x for x in listed.matrices if x.kind != "adapter"]
-    if len(known) < len(listed.matrices):
+    if listed.matrices and not known:
         return Wiring(notes=("flow: an adapter alone has no wiring: give its base model",))
     parts = stacks.towers(known, tensors, context, vectors)
     if not parts:

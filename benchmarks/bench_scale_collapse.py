@@ -9,6 +9,7 @@ Partners are really fine-tuned (``partners.py``), never copies. Needs the packag
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import math
@@ -267,6 +268,41 @@ def single(_: int) -> Iterator[str]:
     yield "the two pruned states left out: their unlike layers are what was done to them.\n"
 
 
+def tables(_: int) -> Iterator[str]:
+    """The same rule on published tables of larger models, of which only norms are given."""
+    yield "## Published tables of healthy models (`ww-trends`): the norm among its neighbours\n"
+    alarms, layers = [], 0
+    for file in sorted((SHARED / "data/ww-trends").glob("[grv]*.csv")):
+        found = collapse.within_model(_published_rows(file))
+        layers += len(found)
+        alarms += [
+            f"{file.stem} layer {n} ({s.change:+.2f})" for n, s in found.items() if s.flagged
+        ]
+    yield f"{len(alarms)} alarms in {layers} layers: {', '.join(alarms) or 'none'}.\n"
+
+
+def _published_rows(file: Path) -> list[LayerReport]:
+    """Layers of one table in order; those of GPT-2 repeat in four roles."""
+    with file.open() as opened:
+        listed = [x for x in csv.DictReader(opened) if x["level"] == "LEVEL.LAYER"]
+    listed = [x for x in listed if float(x["N"]) < 20_000]  # token embeddings
+    rows = []
+    for place, x in enumerate(listed):
+        role = "conv" if "CONV2D" in x["layer_type"] else "dense"
+        if file.stem.startswith("gpt2"):
+            role = ("qkv", "o", "up", "down")[(place - 1) % 4] if place else "position"
+        shape = (int(float(x["N"])), int(float(x["M"])))
+        # tables hold log10 of the norm itself, FROG that of its square
+        values = {"log_norm": 2 * float(x["log_norm"]), "norm": float(x["norm"]) ** 2}
+        rows.append(
+            LayerReport(
+                name=x["layer_id"], kind="linear", role=role, block=None, shape=shape,
+                dtype="float32", params=shape[0] * shape[1], values=values, position=place,
+            )
+        )  # fmt: skip
+    return rows
+
+
 def single_models() -> dict[str, Path]:
     cifar = SHARED / "data/resnet-cifar10"
     found = {
@@ -454,6 +490,7 @@ SECTIONS: dict[str, Callable[[int], Iterator[str]]] = {
     "planted": detection,
     "healthy": healthy,
     "single": single,
+    "tables": tables,
     "compensation": compensation,
     "published": published,
 }

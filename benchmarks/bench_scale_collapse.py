@@ -37,7 +37,7 @@ from frog.types import LayerReport, WeightMatrix
 
 SETTINGS = frog.Settings(bootstrap=0, curves=False)
 RUN = frog.Run(jobs=1, device="cpu", cache=KEPT / "measured")
-OUT = Path(__file__).parent / "results" / "scale-collapse_xeon-avx512_2026-11.md"
+OUT = Path(__file__).parent / "results" / "scale-collapse_epyc-avx512_2026-11.md"
 BASES = {"minilm": "minilm", "resnet": "resnet20", "stories": "stories"}
 DISTILLER = SHARED / "data/distiller-resnet20"
 GROUPS = {"hot": "ten times the learning rate", "later": "tuned after the limits were set"}

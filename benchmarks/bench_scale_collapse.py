@@ -420,21 +420,24 @@ def published(_: int) -> Iterator[str]:
     theirs = json.loads((DISTILLER / "published_ww_metrics.json").read_text())
     before, after = (theirs[path.name] for path in PUBLISHED)
     ours = [_means_of_slices(path) for path in PUBLISHED]
-    yield "| mean | published: before, after, change | here: before, after, change |"
-    yield "|---|--:|--:|"
+    pooled = [_alphas_of_pooled_slices(path) for path in PUBLISHED]
+    yield "| mean: before, after, change | published | here | here, kernel slices pooled |"
+    yield "|---|--:|--:|--:|"
     for name in ("norm", "lognorm", "alpha", "alpha_weighted"):
         row = [
-            f"{a:.3f}, {b:.3f}, {b - a:+.3f}"
-            for a, b in ((before[name], after[name]), (ours[0][name], ours[1][name]))
+            f"{a[name]:.3f}, {b[name]:.3f}, {b[name] - a[name]:+.3f}" if name in a else ""
+            for a, b in ((before, after), ours, pooled)
         ]
-        yield f"| {name} | {row[0]} | {row[1]} |"
+        yield f"| {name} | {' | '.join(row)} |"
     made = frog.compare(*PUBLISHED, settings=SETTINGS, run=RUN)
     assert isinstance(made, frog.Comparison)
     yield (
         "\n`norm` and `lognorm` here: the Frobenius norm, not squared, and its log10, over all "
         "kernel slices that are not zero; `alpha` and `alpha_weighted`: FROG's, with at least 10 "
         "eigenvalues. The published ones are of WeightWatcher 0.2, whose conventions are not "
-        "reproduced: direction and size of the changes can be compared, the values cannot.\n"
+        "reproduced: direction and size of the changes can be compared, the values cannot. Pooled "
+        "kernel slices are those of `--compat weightwatcher`, over the layers that have a fit: "
+        "mean alpha moves with how a convolution is unfolded and how few eigenvalues it has.\n"
     )
     yield "| flagged layer | quantity | decades | z | scale |"
     yield "|---|---|--:|--:|---|"
@@ -469,6 +472,18 @@ def _means_of_slices(path: Path) -> dict[str, float]:
         "alpha": float(summary["alpha"]),
         "alpha_weighted": float(summary["alpha_weighted"]),
     }
+
+
+def _alphas_of_pooled_slices(path: Path) -> dict[str, float]:
+    """Means over fitted layers in WeightWatcher's conventions, without its -1 for the others."""
+    layers = frog.analyze(
+        path, frog.Settings(compat="weightwatcher", bootstrap=0), run=RUN
+    ).measured
+    columns = {
+        name: np.array([x.values.get(name, np.nan) for x in layers])
+        for name in ("alpha", "alpha_weighted")
+    }
+    return {name: float(np.nanmean(column)) for name, column in columns.items()}
 
 
 # ------------------------------------------------------------------------------- partners

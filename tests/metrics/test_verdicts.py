@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+import frog
 from frog.metrics.verdicts import Evidence, judge
 from frog.types import FitStatus, NullLook, PowerLawFit, Settings
 
@@ -128,6 +131,27 @@ def test_an_interval_that_is_missing_is_never_certain():
     words, findings = judge("x", Evidence(fit=layer_fit, null=null(stable_rank=40.0)), Settings())
     assert words == ("trained", "possibly over-parameterised")
     assert "nan" not in findings[1].text
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "said"), [(1.8, 2.0, "possibly trained"), (2.5, 2.2, "flatter than")]
+)
+def test_a_shape_fair_alpha_on_either_side_of_its_null_is_no_random_matrix(value, threshold, said):
+    evidence = Evidence(fit=FIT, null=null(), hill=look("alpha_hill", value, 2.0, 2.2))
+    words, findings = judge("x", evidence, Settings())
+    assert words == ("possibly trained",)
+    assert findings[0].threshold == threshold and said in findings[0].text
+
+
+def test_a_power_law_without_spikes_is_never_certainly_untrained():
+    # exponent 3 over all of 128 directions: its largest value often lies inside every other null
+    rng = np.random.default_rng(0)
+    for _ in range(9):
+        u, v = (np.linalg.qr(rng.standard_normal((128, 128)))[0] for _ in range(2))
+        w = (u * np.sqrt(rng.pareto(2.0, 128) + 1.0)) @ v.T
+        layer = frog.analyze({"w.weight": torch.from_numpy(w)}).layers[0]
+        assert layer.values["randomness"] > 1.3
+        assert "untrained" not in layer.verdicts
 
 
 def test_text_of_a_trained_layer():

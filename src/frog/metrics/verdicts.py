@@ -72,7 +72,7 @@ def judge(
     """Verdict words and findings of one layer.
 
     ``trained``: certain when a look lies outside its null on the side of correlations; possible
-    when only on the other side, or when only the shape-fair alpha lies below its null.
+    when only on the other side, or when only the shape-fair alpha lies outside its null.
     ``untrained`` and ``over-parameterised``: nothing can tell the layer from a random matrix (one
     too small for a fit: only possibly ``untrained``). ``over-parameterised`` also when alpha > 6:
     certain when the bootstrap interval lies wholly beyond *and* the shape-fair alpha is no heavier
@@ -113,20 +113,23 @@ def _from_looks(name: str, evidence: Evidence) -> list[Finding]:
     outside = [look for look in evidence.null.values() if look.outside]
     if outside:
         return [_trained(name, outside, evidence.randomness)]
-    if evidence.hill is not None and evidence.heavier_than_random:
-        return [_by_shape_fair_alpha(name, evidence.hill, evidence.randomness)]
+    hill = evidence.hill
+    if hill is not None and hill.outside:
+        return [_by_shape_fair_alpha(name, hill, evidence.randomness)]
     return [_like_random(name, evidence)]
 
 
 def _by_shape_fair_alpha(name: str, hill: NullLook, randomness: float) -> Finding:
+    heavier = hill.value < hill.low
+    what = "possibly trained" if heavier else "no random matrix, but flatter than one"
     return Finding(
         kind="trained",
         certainty="possible",
         severity="info",
         layer=name,
         value=hill.value,
-        threshold=hill.low,
-        text=f"{name} is possibly trained: {_listed([hill])}{_degree(randomness)}; "
+        threshold=hill.low if heavier else hill.high,
+        text=f"{name} is {what}: {_listed([hill])}{_degree(randomness)}; "
         "no other look can tell it from a random matrix",
     )
 

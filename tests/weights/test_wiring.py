@@ -242,6 +242,51 @@ def test_a_residual_net_with_projections() -> None:
     assert found.gains["layer2.0.downsample.0.weight"][0].tensor == "layer2.0.downsample.1.weight"
 
 
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_a_residual_net_of_transformers(kind: str) -> None:
+    config = transformers.ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32], depths=[2, 2], layer_type=kind, num_labels=3
+    )
+    model = transformers.ResNetForImageClassification(config)
+    found = wired(model)
+    stem = "resnet.embedder.embedder.convolution.weight"
+    start = "resnet.encoder.stages.1.layers.0"
+    last = f"layer.{1 if kind == 'basic' else 2}.convolution.weight"
+    before = f"resnet.encoder.stages.0.layers.1.{last}"
+    into = (f"{start}.layer.0.convolution.weight", f"{start}.shortcut.convolution.weight")
+    assert [w for w, r in edges(found, "residual") if r in into] == [before, before]
+    assert (stem, "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight") in edges(found)
+    assert (f"resnet.encoder.stages.1.layers.1.{last}", "classifier.1.weight") in edges(found)
+    assert all("shortcut" not in w or "shortcut" not in r for w, r in edges(found))
+    assert {x.tensor for x in found.gains[stem]} == {
+        "resnet.embedder.embedder.normalization.weight"
+    }
+    # who reads whom, seen from outside: what a writer adds reaches the reader's input
+    modules = dict(model.eval().named_modules())
+    for writer, reader in edges(found):
+        one, other = (modules[x.removesuffix(".weight")] for x in (writer, reader))
+        seen: list[torch.Tensor] = []
+        hook = other.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0].clone()))
+        model(torch.ones(1, 3, 32, 32))
+        shift = one.register_forward_hook(lambda _, x, y: y + torch.ones_like(y))
+        model(torch.ones(1, 3, 32, 32))
+        hook.remove()
+        shift.remove()
+        assert not torch.equal(*seen), (writer, reader)
+
+
+def test_a_skip_beside_a_chain_of_unknown_order_is_not_wired() -> None:
+    shapes = {"conv1": (8, 8, 3, 3), "skip_proj": (8, 8, 1, 1)}
+    found = wired(
+        {
+            f"part.{i}.{x}.weight": torch.randn(shape)
+            for i in range(3)
+            for x, shape in shapes.items()
+        }
+    )
+    assert found.edges == () and "stands beside the chain" in found.notes[0]
+
+
 def test_batch_norms_that_stand_before_give_no_gain() -> None:
     net = Residual()
     net.layer2[0].bn1 = nn.BatchNorm2d(4)  # as wide as what its convolution reads

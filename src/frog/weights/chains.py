@@ -22,9 +22,14 @@ MOST_PATTERNS = 6
 """Patterns of names whose orders are tried: 6! = 720."""
 
 _RESIDUAL = re.compile(
-    r"^(?P<before>.*?)layer(?P<stage>\d+)[.](?P<block>\d+)[.]"
-    r"(?:conv(?P<conv>\d+)|(?P<skip>downsample|shortcut)[.]\d+)$"
+    r"^.*?(?:layer|stages[.])(?P<stage>\d+)[.](?:layers[.])?(?P<block>\d+)[.]"
+    r"(?:conv\d+|layer[.]\d+[.]convolution|(?P<skip>downsample|shortcut)[.](?:\d+|conv(?:olution)?))$"
 )
+"""Names of torchvision and timm, ``layer1.0.conv1``, and of transformers,
+``stages.0.layers.0.layer.0.convolution``."""
+
+_SKIP = re.compile(r"(^|[.])(downsample|shortcut|skip)")
+"""Layers beside the chain: their order says nothing about who reads whom."""
 
 
 def chain(known: Sequence[WeightMatrix], tensors: TensorList, vectors: Vectors) -> list[Wiring]:
@@ -37,6 +42,9 @@ def chain(known: Sequence[WeightMatrix], tensors: TensorList, vectors: Vectors) 
         return [_not_understood(f"{left_out[0].name} is no layer of a known kind")]
     if any(_RESIDUAL.match(_stem(x)) for x in layers):
         return [_residual_net(layers, vectors)]
+    beside = next((x.name for x in layers if _SKIP.search(_stem(x))), "")
+    if beside:
+        return [_not_understood(f"{beside} stands beside the chain")]
     depthwise = [x.name for x in tensors.tensors if len(x.shape) > 2 and x.shape[1] == 1]
     matrices = {x.tensor for x in layers}
     if any(name not in matrices for name in depthwise):
@@ -185,6 +193,8 @@ def _gains(layers: Sequence[WeightMatrix], vectors: Vectors) -> dict[str, tuple[
 def _behind(stem: str) -> list[str]:
     """Names that the BatchNorm behind a layer may have: bn1 for conv1, the next number."""
     start, dot, last = stem.rpartition(".")
+    if last == "convolution":
+        return [f"{start}.normalization"]
     named = [start + dot + last.replace("conv", word) for word in ("bn", "norm") if "conv" in last]
     number = re.fullmatch(r"(.*?)(\d+)", stem)
     return [*named, *([f"{number[1]}{int(number[2]) + 1}"] if number else [])]

@@ -87,8 +87,8 @@ def test_reasons_hold_the_numbers_of_the_layer() -> None:
     (ranked,) = rank([one], by="alpha_high")
     assert ranked.reason == (
         "place 1 of 1 by largest alpha: up of block 3, 384 x 1536; "
-        "alpha 4.12 (interval 3.5 to 5.25), outside what random matrices of its shape have "
-        "(6 to 14.5); stable rank 90, inside what random matrices of its shape have (88 to 95); "
+        "alpha 4.12 (interval 3.5 to 5.25; random: 6 to 14.5); "
+        "stable rank 90 (random: 88 to 95); "
         "evenness of the spectrum 0.921 of 1; judged trained, possibly over-trained"
     )
     (bare,) = rank([layer("w", block=None, values={"alpha": 4.12})], by="alpha_high")

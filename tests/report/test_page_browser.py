@@ -264,6 +264,47 @@ def test_the_theme_follows_the_button_and_the_plots_follow_the_theme(
     assert sheet.page.evaluate(ground) == dark[0]
 
 
+def test_the_scatter(visit: Callable[..., Sheet], page: str) -> None:
+    sheet, layers = visit(page), a_report(4).measured
+    plot = "document.getElementById('scatter-plot')"
+    traces = sheet.page.evaluate(
+        f"{plot}.data.map(t => ({{x: t.x, y: t.y, at: t.customdata, name: t.name}}))"
+    )
+    points = {at: (x, y) for t in traces for x, y, at in zip(t["x"], t["y"], t["at"], strict=True)}
+    assert points == {
+        i: (layer.values["log_spectral_norm"], layer.values["alpha"])
+        for i, layer in enumerate(layers)
+    }
+    looks = sheet.page.evaluate(f"{plot}.data.map(t => t.marker.color + t.marker.symbol)")
+    assert len(set(looks)) == len(looks) == len({layer.role for layer in layers})
+    sheet.page.evaluate(f"{plot}.emit('plotly_click', {{points: [{{customdata: 3}}]}})")
+    sheet.page.wait_for_selector("#drawer[open]")
+    assert sheet.page.locator("#drawer h2").inner_text() == layers[3].name
+
+
+def test_a_frame_in_the_scatter_filters_the_table(visit: Callable[..., Sheet], page: str) -> None:
+    sheet, layers = visit(page), a_report(4).measured
+    sheet.page.locator("#scatter-plot").scroll_into_view_if_needed()
+    area = sheet.page.locator("#scatter-plot .nsewdrag").bounding_box()
+    assert area is not None
+    top, middle = area["y"] + 2, area["y"] + area["height"] / 2
+    mouse = sheet.page.mouse
+    mouse.move(area["x"] + 2, top)
+    mouse.down()
+    mouse.move(area["x"] + area["width"] - 2, middle, steps=5)
+    mouse.up()
+    sheet.page.wait_for_selector("#layers-all:not([hidden])")
+    low, high = sheet.page.evaluate("document.getElementById('scatter-plot').layout.yaxis.range")
+    above = [x for x in layers if x.values["alpha"] > (low + high) / 2]
+    assert 0 < len(above) < len(layers)
+    assert sheet.rows() == len(above)
+    sheet.page.locator("#theme").click()  # drawn anew: the choice stays
+    assert sheet.rows() == len(above)
+    sheet.page.locator("#layers-all").click()
+    assert sheet.rows() == len(layers)
+    assert not sheet.page.locator("#layers-all").is_visible()
+
+
 def test_the_graph(visit: Callable[..., Sheet], page: str) -> None:
     sheet, report = visit(page), a_report(4)
     assert sheet.count("#flow-plot svg.main-svg") >= 1
@@ -309,6 +350,9 @@ def test_a_comparison(visit: Callable[..., Sheet]) -> None:
     comparison = a_comparison(3)
     sheet = visit(comparison_page(comparison))
     assert comparison.verdict in sheet.page.locator("#verdict").inner_text()
+    most = max(comparison.layers, key=lambda x: abs(x.change["alpha"]))
+    glance = sheet.page.locator("#verdict .numbers").inner_text()
+    assert "look closer" in glance and f"{abs(most.change['alpha']):.3g}" in glance
     assert sheet.rows() == len(comparison.layers)
     assert sheet.count("#largest-plot svg.main-svg") >= 1
     sheet.page.locator("#map-metric").select_option("drift")

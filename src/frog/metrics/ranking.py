@@ -122,22 +122,24 @@ def _facts(layer: LayerReport) -> list[str]:
     alpha = _value(layer, "alpha")
     if not math.isnan(alpha):
         low, high = _value(layer, "alpha_low"), _value(layer, "alpha_high")
-        interval = "" if math.isnan(low + high) else f" (interval {low:.3g} to {high:.3g})"
-        facts.append(f"alpha {alpha:.3g}{interval}{_against(layer.null.get('alpha'))}")
+        interval = "" if math.isnan(low + high) else f"interval {low:.3g} to {high:.3g}"
+        facts.append(f"alpha {alpha:.3g}{_aside(interval, _random(layer.null.get('alpha')))}")
     stable = _value(layer, "stable_rank")
     if not math.isnan(stable):
-        facts.append(f"stable rank {stable:.3g}{_against(layer.null.get('stable_rank'))}")
+        facts.append(f"stable rank {stable:.3g}{_aside(_random(layer.null.get('stable_rank')))}")
     even = _value(layer, "entropy")
     if not math.isnan(even):
         facts.append(f"evenness of the spectrum {even:.3g} of 1")
     return facts
 
 
-def _against(look: NullLook | None) -> str:
-    if look is None:
-        return ""
-    where = "outside" if look.outside else "inside"
-    return f", {where} what random matrices of its shape have ({look.low:.3g} to {look.high:.3g})"
+def _random(look: NullLook | None) -> str:
+    return "" if look is None else f"random: {look.low:.3g} to {look.high:.3g}"
+
+
+def _aside(*remarks: str) -> str:
+    said = "; ".join(remark for remark in remarks if remark)
+    return f" ({said})" if said else ""
 
 
 # --------------------------------------------------------------------------- candidates

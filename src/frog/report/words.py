@@ -20,6 +20,15 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:.{digits}f}"
 
 
+def brief(value: float, digits: int = 4) -> str:
+    """A number to so many significant digits, with the signs that print has.
+
+    >>> brief(-0.123456), brief(float("-inf")), brief(31.0)
+    ('−0.1235', '−∞', '31')
+    """
+    return f"{value:.{digits}g}".replace("-", "−").replace("inf", "∞")
+
+
 def count(n: int, thing: str) -> str:
     """How many of a thing.
 
@@ -84,6 +93,18 @@ def short_name(name: str, block: int | None) -> str:
         _, found, rest = f".{name}".partition(f".{block}.")
         name = rest if found else name
     return printable(name)
+
+
+def reason_parts(reason: str) -> tuple[str, str]:
+    """What a place in a ranking goes by, and the layer's own facts; a list has the place itself.
+
+    >>> reason_parts("place 2 of 9 by largest alpha: up of block 3; alpha 4.12")
+    ('largest alpha', 'up of block 3; alpha 4.12')
+    >>> reason_parts("last, without a score by largest alpha: up")
+    ('', 'last, without a score by largest alpha: up')
+    """
+    found = re.match(r"place \d+ of \d+ by (.+?): ", reason)
+    return (found[1], reason[found.end() :]) if found else ("", reason)
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -26,6 +26,7 @@ from frog.report.page.parts import (
     short_path,
 )
 from frog.report.page.report_view import finding_groups
+from frog.report.words import brief, short_name
 from frog.types import Comparison, LayerChange
 
 NEED_WEIGHTS = tuple(CHANGES)
@@ -68,6 +69,8 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "sides": (("before", comparison.before), ("after", comparison.after)),
         "summary": [row for row in summary if not _counts(row["name"])],
         "counts": [row for row in summary if _counts(row["name"])],
+        "health": _health(comparison),
+        "standouts": _standouts(comparison, places),
         "severities": severity_counts(comparison.findings),
         "groups": finding_groups(rows),
         "missing": _missing(comparison.layers),
@@ -79,6 +82,45 @@ def comparison_context(comparison: Comparison) -> dict[str, Any]:
         "settings": setting_words(comparison.after.settings),
         "method": method_words(comparison.after.settings),
     }
+
+
+def _health(comparison: Comparison) -> tuple[str, str]:
+    """The gravest severity among the findings, and what it says in two words or three."""
+    found = {finding.severity for finding in comparison.findings}
+    if "error" in found:
+        return "error", "not healthy"
+    if "warning" in found:
+        return "warning", "look closer"
+    weighed = any(math.isfinite(layer.drift) for layer in comparison.layers)
+    return "info", "no warning" if weighed else "no warning, drift not measured"
+
+
+STANDOUTS = (
+    ("most drift", "drift"),
+    ("largest Δ α", "alpha"),
+    ("largest Δ log ‖W‖²", "log_norm"),
+    ("largest Δ stable rank", "stable_rank"),
+)
+
+
+def _standouts(comparison: Comparison, places: Mapping[str, int]) -> list[dict[str, Any]]:
+    """For the telling numbers the layer that changed most, where any changed."""
+    found = []
+    for title, key in STANDOUTS:
+        moved = {
+            layer.name: layer.drift if key == "drift" else layer.change.get(key, math.nan)
+            for layer in comparison.layers
+        }
+        known = {name: x for name, x in moved.items() if math.isfinite(x) and x}
+        if known:
+            most = max(known, key=lambda name: abs(known[name]))
+            sign = "+" if known[most] > 0 else ""
+            drifted = f"{brief(100 * known[most], 3)} %"
+            text = drifted if key == "drift" else f"{sign}{brief(known[most], 3)}"
+            layer = comparison.layers[places[most]]
+            short = f"{'' if layer.block is None else layer.block} {short_name(most, layer.block)}"
+            found.append({"title": title, "text": text, "at": places[most], "short": short.strip()})
+    return found
 
 
 def summary_rows(summary: Mapping[str, int | float]) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from frog.report.page.assets import environment
-from frog.report.page.parts import condition_shares, short_path, unread_findings
+from frog.report.page.parts import condition_shares, short_path
+from frog.report.unread import unread_findings
 from frog.report.words import count, number, quantity, short_name, times
 from frog.types import Comparison, Finding, LayerChange, ModelReport, Series
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from frog.report.page.meanings import CONDITIONS, MARKS, MEANINGS, SEVERITIES
 from frog.report.words import count, printable
-from frog.types import Finding, LayerReport, ModelReport, Settings
+from frog.types import Finding, LayerReport, Settings
 from frog.types.flow import Pair, Pathway
 
 MAX_EDGES = 5000
@@ -51,23 +51,6 @@ def finding_rows(findings: Sequence[Finding], places: Mapping[str, int]) -> list
         return rank, row["kind"], row["certainty"] != "certain"
 
     return sorted(rows, key=grave)
-
-
-def unread_findings(report: ModelReport) -> list[Finding]:
-    """Matrices that could not be read, in the form of findings."""
-    return [
-        Finding(
-            kind="unreadable",
-            certainty="certain",
-            severity="error",
-            layer=layer.name,
-            value=math.nan,
-            threshold=math.nan,
-            text=f"{layer.name} {layer.skipped}",
-        )
-        for layer in report.failed
-        if layer.skipped is not None
-    ]
 
 
 def meaning_table(findings: Iterable[Finding]) -> dict[str, dict[str, str]]:

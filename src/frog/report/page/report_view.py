@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,8 +23,9 @@ from frog.report.page.parts import (
     setting_words,
     severity_counts,
     short_path,
-    unread_findings,
 )
+from frog.report.unread import unread_findings
+from frog.report.words import reason_parts
 from frog.types import Finding, LayerReport, ModelReport
 
 
@@ -73,9 +74,7 @@ def report_context(report: ModelReport) -> dict[str, Any]:
         "severities": severity_counts(findings),
         "conditions": condition_shares(layers),
         "groups": finding_groups(rows),
-        "ranking": [
-            (r, places.get(r.layer)) for r in sorted(report.ranking, key=lambda r: r.place)
-        ],
+        **_ranking_words(report, places),
         "flow": bool(report.pairs),
         "least_z": least_z(len(report.pairs)),
         "skipped": _skipped(report),
@@ -94,6 +93,21 @@ def finding_groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {"severity": severity, "kind": kind, "mark": members[0]["mark"], "rows": members}
         for (severity, kind), members in groups.items()
     ]
+
+
+def _ranking_words(report: ModelReport, places: Mapping[str, int]) -> dict[str, Any]:
+    """The ranked layers; what they are ordered by stands once, where all say the same."""
+    ranked = sorted(report.ranking, key=lambda r: r.place)
+    parts = [reason_parts(r.reason) for r in ranked]
+    orders = {order for order, _ in parts if order}
+    one = orders.pop() if len(orders) == 1 else ""
+    return {
+        "ranked_by": one,
+        "ranking": [
+            (r, facts if order == one else r.reason, places.get(r.layer))
+            for r, (order, facts) in zip(ranked, parts, strict=True)
+        ],
+    }
 
 
 def _findings(report: ModelReport) -> tuple[Finding, ...]:

@@ -17,7 +17,7 @@ from frog.report.page.parts import (
     severity_counts,
     short_path,
 )
-from frog.types import LayerReport, ModelReport, Series
+from frog.types import Finding, LayerReport, ModelReport, Series
 
 DIGITS = 7
 SHORT = 16
@@ -76,7 +76,7 @@ def series_context(series: Series) -> dict[str, Any]:
                 "label": label,
                 "step": step,
                 "report": report,
-                "severities": severity_counts(report.findings),
+                "severities": severity_counts(_findings(series, i)),
                 "shares": condition_shares(report.measured),
                 "verdict": _verdict(series, i),
             }
@@ -92,6 +92,15 @@ def series_context(series: Series) -> dict[str, Any]:
 def _verdict(series: Series, i: int) -> str:
     """The sentence of the comparison of member i with the first."""
     return series.comparisons[i - 1].verdict if 0 < i <= len(series.comparisons) else ""
+
+
+def _findings(series: Series, i: int) -> tuple[Finding, ...]:
+    """What was found in a member by itself, and in it against the first."""
+    changes = series.comparisons[i - 1].findings if 0 < i <= len(series.comparisons) else ()
+    own = series.reports[i].findings
+    # a condition that is new against the first is in both lists
+    known = {(x.kind, x.layer, x.severity) for x in own}
+    return (*own, *(x for x in changes if (x.kind, x.layer, x.severity) not in known))
 
 
 def _all_layers(reports: Sequence[ModelReport]) -> list[LayerReport]:

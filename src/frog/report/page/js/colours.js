@@ -28,7 +28,7 @@ function lineStyle(name) {
   return {
     colour: LINES[theme()][place % 8],
     dash: DASHES[Math.floor(place / 8) % DASHES.length],
-    symbol: SYMBOLS[place % 8],
+    symbol: SYMBOLS[(place + Math.floor(place / 8)) % 8], // no two of 64 lines have both alike
   };
 }
 

@@ -52,13 +52,14 @@ function fixed(key, x) {
     const whole = numbers.every(Number.isInteger);
     decimals.set(key, whole ? 0 : Math.min(5, Math.max(0, 2 - Math.floor(Math.log10(size)))));
   }
-  const text = x.toFixed(decimals.get(key)).replace("-", "−");
-  return text;
+  const text = x.toFixed(decimals.get(key));
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
+// With its sign, unless it is written as zero.
 function signed(key, x) {
   const text = fixed(key, x);
-  return isNumber(x) && x > 0 ? `+${text}` : text;
+  return isNumber(x) && x > 0 && /[1-9]/.test(text) ? `+${text}` : text;
 }
 
 const shown = (key, x) => (metricOf.get(key)?.scale === "diverging" ? signed(key, x) : fixed(key, x));

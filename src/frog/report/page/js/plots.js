@@ -20,9 +20,10 @@ async function unpack() {
 }
 
 // Draw a figure into an element and keep it up to date; `make` gives {data, layout}, `open` what
-// a click on a point with customdata does.
-async function draw(id, make, open) {
-  figures.set(id, { make, open });
+// a click on a point with customdata does, `choose` what becomes of points in a frame (null: no
+// frame any more).
+async function draw(id, make, open, choose) {
+  figures.set(id, { make, open, choose });
   await redraw(id);
 }
 
@@ -47,13 +48,22 @@ async function redraw(id, width) {
   node.querySelector(".waiting")?.remove();
   const { data: traces, layout } = figure.make(width ?? node.clientWidth);
   const config = { responsive: true, displaylogo: false, displayModeBar: "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], showTips: false };
-  await Plotly.react(node, traces, { ...frame(), ...layout, ...(width ? { width } : {}) }, config);
+  figure.drawing = true;
+  try {
+    await Plotly.react(node, traces, { ...frame(), ...layout, ...(width ? { width } : {}) }, config);
+  } finally {
+    figure.drawing = false;
+  }
   if (!node.dataset.listens) {
     node.dataset.listens = "yes";
     node.on("plotly_click", (event) => {
       const chosen = event.points.find((point) => isNumber(point.customdata));
       if (chosen) figures.get(id)?.open?.(chosen.customdata);
     });
+    // plotly also tells of an (empty) selection when it draws anew: that is nobody's choice
+    const choose = (points) => !figures.get(id)?.drawing && figures.get(id)?.choose?.(points);
+    node.on("plotly_selected", (event) => event && choose(event.points.map((point) => point.customdata)));
+    node.on("plotly_deselect", () => choose(null));
   }
 }
 

@@ -17,7 +17,7 @@ function startSeries() {
 const overMembers = (key, i) => data.members.map((_, m) => data.values[key]?.[m]?.[i] ?? null);
 
 function stepsFigure(key) {
-  return () => {
+  return (width) => {
     const steps = data.members.map((m) => m.step);
     const traces = [];
     const all = [...Array(count).keys()].filter((i) => layers.averaged[i]);
@@ -30,11 +30,11 @@ function stepsFigure(key) {
     }
     const y = data.members.map((_, m) => median(all.map((i) => data.values[key]?.[m]?.[i])));
     traces.push({ type: "scatter", mode: "lines+markers", name: "all in the means", x: steps, y, line: { color: ink("ink"), width: 3 }, marker: { color: ink("ink"), size: 7 }, hovertemplate: "all, step %{x}<br>%{y:.4g}<extra></extra>" });
-    return { data: traces, layout: stepsLayout(key, traces) };
+    return { data: traces, layout: stepsLayout(key, traces, width) };
   };
 }
 
-function stepsLayout(key, traces) {
+function stepsLayout(key, traces, width) {
   const metric = metricOf.get(key);
   const legend = traces.length > 1;
   // from the numbers: the shaded range must not flatten the lines
@@ -42,7 +42,8 @@ function stepsLayout(key, traces) {
   const numbers = traces.flatMap((trace) => trace.y).filter(isNumber).map(step);
   const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
   const pad = (high - low || Math.abs(high) || 1) * 0.08;
-  const labels = data.members.map((m) => cut(m.short, 22));
+  const room = Math.max(8, Math.floor(width / (9 * data.members.length)));
+  const labels = data.members.map((m) => cut(m.short, room));
   const few = data.members.length <= 12;
   const usual = metric.usual ? [{ type: "rect", xref: "paper", yref: "y", x0: 0, x1: 1, y0: metric.usual[0], y1: metric.usual[1], fillcolor: ink("usual"), line: { width: 0 }, layer: "below" }] : [];
   const numbered = data.members.every((m, n) => m.step === n);
@@ -50,19 +51,19 @@ function stepsLayout(key, traces) {
     height: legend ? 400 : 320,
     shapes: usual,
     showlegend: legend,
-    legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     xaxis: axis({ title: { text: numbered ? "member" : "step" }, zeroline: false, showgrid: false, ...(few ? { tickvals: data.members.map((m) => m.step), ticktext: numbered ? labels.map(plain) : data.members.map((m) => String(m.step)) } : {}) }),
     yaxis: axis({ title: { text: plain(metric.title) }, type: metric.scale === "log" ? "log" : "linear", zeroline: false, range: numbers.length ? [low - pad, high + pad] : undefined }),
-    margin: { l: 56, r: 14, t: 12, b: legend ? 90 : 48 },
+    margin: { l: 56, r: 14, t: legend ? 40 : 12, b: 48 },
   };
 }
 
 // One layer over the members.
 function overSteps(key, i) {
-  return () => {
+  return (width) => {
     const style = lineStyle(layers.line[i]);
     const trace = { type: "scatter", mode: "lines+markers", x: data.members.map((m) => m.step), y: overMembers(key, i), line: { color: style.colour, width: 2 }, marker: { size: 7, color: style.colour }, text: data.members.map((m) => plain(m.label)), hovertemplate: "%{text}<br>%{y:.4g}<extra></extra>" };
-    return { data: [trace], layout: stepsLayout(key, [trace]) };
+    return { data: [trace], layout: stepsLayout(key, [trace], width) };
   };
 }
 
@@ -111,6 +112,7 @@ function seriesPage() {
     decimals.clear();
     document.querySelectorAll(".members tr[data-member]").forEach((row) => row.classList.toggle("chosen", Number(row.dataset.member) === n));
     drawMap(metric.value, openLayer);
+    table(); // its filter by condition is that of the member
   };
   choice.addEventListener("change", () => choose(Number(choice.value)));
   document.querySelectorAll("button[data-member]").forEach((button) => button.addEventListener("click", () => {
@@ -126,7 +128,6 @@ function seriesPage() {
   steps.addEventListener("change", () => draw("steps-plot", stepsFigure(steps.value)));
   if (!data.members.length || !data.metrics.length) return;
   choose(member);
-  table();
   draw("steps-plot", stepsFigure(steps.value));
   onTheme((width) => drawMap(metric.value, openLayer, width));
   onResize(() => drawMap(metric.value, openLayer));

@@ -53,7 +53,8 @@ function reportPage() {
   columns.push({ key: "verdicts", title: "verdicts", help: "every verdict", left: true, text: (i) => layers.verdicts[i].join(", "), shown: false });
   columns.push({ key: "status", title: "fit", help: "whether the tail could be fitted", left: true, text: (i) => layers.status[i].replace(/_/g, " "), shown: false });
   columns.push({ key: "dtype", title: "dtype", help: "type of the stored numbers", left: true, text: (i) => layers.dtype[i], shown: false });
-  new LayerTable("layers", columns);
+  const table = new LayerTable("layers", columns);
+  startScatter(openLayer, (chosen) => table.choose(chosen));
 }
 
 function comparisonPage() {

@@ -16,6 +16,7 @@ class LayerTable {
     this.rows = new Map();
     this.limit = ROWS;
     this.filter = { text: "", regex: false, role: "", condition: "" };
+    this.chosen = null; // layers that a plot has chosen; null: all
     this.buildControls();
     this.build();
   }
@@ -43,7 +44,8 @@ class LayerTable {
       if (!chooser.contains(event.target)) chooser.open = false;
     });
     const csv = el("button", { type: "button", class: "quiet", id: `${this.id}-csv`, title: "These rows and columns as a CSV file", on: { click: () => this.save() } }, "CSV");
-    byId(`${this.id}-controls`).replaceChildren(...controls, chooser, csv, this.tally);
+    this.all = el("button", { type: "button", class: "quiet", id: `${this.id}-all`, hidden: true, on: { click: () => this.choose(null) } }, "Also those outside the frame");
+    byId(`${this.id}-controls`).replaceChildren(...controls, chooser, csv, this.tally, this.all);
   }
 
   toggle(column, on) {
@@ -95,6 +97,12 @@ class LayerTable {
     });
   }
 
+  choose(layersChosen) {
+    this.chosen = layersChosen && new Set(layersChosen);
+    this.apply();
+    announce(this.tally.textContent);
+  }
+
   matcher() {
     const { text, regex } = this.filter;
     if (!text) return () => true;
@@ -117,9 +125,10 @@ class LayerTable {
       return;
     }
     const { role, condition } = this.filter;
-    this.kept = this.sorted().filter((i) => (!role || layers.role[i] === role) && (!condition || layers.condition[i] === condition) && match(i));
+    this.kept = this.sorted().filter((i) => (!role || layers.role[i] === role) && (!condition || layers.condition[i] === condition) && (!this.chosen || this.chosen.has(i)) && match(i));
     this.fill();
     this.tally.textContent = this.kept.length === count ? plural(count, "layer") : `${this.kept.length} of ${plural(count, "layer")}`;
+    this.all.hidden = this.chosen === null;
   }
 
   // The rows in view at once, the others when the browser has drawn those: sorting feels immediate.

@@ -47,6 +47,14 @@ def test_nested_state_dict_is_found_and_noted(tmp_path, state, keys):
     assert "'module.'" in listed.notes[1]
 
 
+def test_single_numbers_beside_the_model_are_not_taken_for_it(tmp_path, state):
+    """Losses are tensors too: a checkpoint with them at its top level has its model below."""
+    torch.save({"model": state, "train_loss": torch.tensor(0.1)}, tmp_path / "m.pt")
+    listed = list_tensors(tmp_path / "m.pt")
+    assert [x.name for x in listed.tensors] == ["a.weight", "c.weight"]
+    assert "'model'" in listed.notes[0]
+
+
 def test_other_entries_become_a_note(tmp_path, state):
     torch.save({**state, "step": 7}, tmp_path / "m.pt")
     listed = list_tensors(tmp_path / "m.pt")

@@ -105,10 +105,10 @@ def _global(message: str) -> str:
 def _unwrap(content: Any, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
     """The state dict inside a checkpoint of a training script, and a note of where it was."""
     keys: list[str] = []
-    while isinstance(content, Mapping) and not _has_tensors(content):
+    while isinstance(content, Mapping) and not _has_weights(content):
         key = next((k for k in NESTED if isinstance(content.get(k), Mapping)), None)
         if key is None:
-            key = next((k for k, v in content.items() if _has_tensors(v)), None)
+            key = next((k for k, v in content.items() if _has_weights(v)), None)
         if key is None:
             break
         keys.append(str(key))
@@ -127,8 +127,11 @@ def _unwrap(content: Any, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
     return content, [f"the tensors were found under '{where}'"] if keys else []
 
 
-def _has_tensors(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(v, torch.Tensor) for v in value.values())
+def _has_weights(value: Any) -> bool:
+    """Whether a mapping holds tensors; single numbers, such as a loss, stand beside any model."""
+    return isinstance(value, Mapping) and any(
+        isinstance(v, torch.Tensor) and v.ndim > 0 for v in value.values()
+    )
 
 
 def _noted(listed: TensorList, notes: list[str]) -> TensorList:

@@ -78,7 +78,7 @@ def test_edges_within_the_null_are_crossed_only_where_there_is_no_other_way() ->
     assert found[0].layers == ("a", "b", "d") and not notes
     found, notes = heaviest(weak, roles(weak))
     assert found[0].layers == ("a", "c", "d")
-    assert "cross edges within it" in notes[0]
+    assert "pathways use weaker ones too" in notes[0]
 
 
 def test_a_net_without_any_edge_above_the_null_has_no_path() -> None:

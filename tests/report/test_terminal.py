@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import frog
+from frog.metrics.ranking import rank
 from frog.report.sparklines import BARS, PLAIN, by_block, folded, sparkline
 from frog.report.terminal import layer_table, summary_panel
 from frog.types import Finding, ModelReport
@@ -117,15 +118,21 @@ def test_the_summary_shares_parameters_out_by_condition(measured: ModelReport) -
     for condition in {x.condition for x in measured.measured}:
         share = measured.summary["params_" + condition.replace(" ", "_").replace("-", "_")]
         if share:
-            assert f"{100 * share:.1f} % {condition}" in text
+            shown = f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"
+            assert f"{shown} {condition}" in text
 
 
 def test_the_summary_names_the_layers_most_worth_tuning() -> None:
     report = a_report(4)
     text = " ".join(printed(report, 80).split())
-    for ranked in report.ranking[:3]:
-        assert f"{ranked.place}. {ranked.layer}: {ranked.reason}" in text
-    assert f"4. {report.ranking[3].layer}" not in text
+    names = [
+        x.layer.removeprefix("model.layers.").removesuffix(".weight").replace(".", " ", 1)
+        for x in report.ranking[:4]
+    ]
+    shown = f"Tune first of {len(report.ranking)} layers: {', '.join(names[:3])}"
+    assert shown in text and f"{shown}, {names[3]}" not in text
+    ranked = replace(report, ranking=rank(report.layers, by="alpha_high"))
+    assert "layers, by largest alpha: " in " ".join(printed(ranked, 80).split())
     assert "Tune" not in printed(replace(report, ranking=()), 80)
 
 
@@ -157,6 +164,37 @@ def test_a_few_findings_of_a_kind_are_shown_the_rest_counted() -> None:
     text = printed(replace(report, findings=(finding,) * 9), 80)
     assert text.count("text of [bold]a finding[/bold] :smile:") == 3
     assert "6 more findings of kind drift" in text
+
+
+def test_the_same_advice_is_given_once() -> None:
+    report = frog.ModelReport.from_json(STORED)
+    finding = Finding(kind="drift", certainty="certain", severity="warning", layer="a", value=1.0,
+                      threshold=0.0, text="a moved: take smaller steps")  # fmt: skip
+    other = replace(finding, layer="b", text="b moved: take smaller steps")
+    text = printed(replace(report, findings=(finding, other)), 80)
+    assert "a moved: take smaller steps" in text and "b moved" in text
+    assert text.count("take smaller steps") == 1
+
+
+def test_findings_of_the_whole_model_are_not_counted_as_a_layer() -> None:
+    report = frog.ModelReport.from_json(STORED)
+    whole = Finding(kind="untrained", certainty="certain", severity="warning", layer="", value=1.0,
+                    threshold=0.0, text="the model is untrained")  # fmt: skip
+    trap = replace(whole, kind="correlation-trap", layer="a", text="a has traps")
+    found = next(
+        line for line in printed(replace(report, findings=(whole, trap)), 80).splitlines()
+        if line.startswith("Found")
+    )  # fmt: skip
+    assert " ".join(found.split()) == "Found 1 certainly with correlation traps"
+
+
+def test_a_share_is_never_rounded_to_nothing() -> None:
+    report = frog.ModelReport.from_json(STORED)
+    fine = replace(report.measured[0], params=10**6, verdicts=("trained",), fit_status="ok")
+    one = replace(fine, name="x", params=1, verdicts=(), null={}, values={}, fit_status="too_few")
+    text = " ".join(printed(replace(report, layers=(fine, one)), 80).split())
+    assert "under 0.1 % unjudged" in text and " 0.0 %" not in text
+    assert "Share" not in printed(replace(report, layers=(one,)), 80)
 
 
 def test_a_model_without_matrices(tmp_path: Path) -> None:

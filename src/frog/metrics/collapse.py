@@ -135,11 +135,24 @@ def against_reference(
 
 def outside(changes: Mapping[str, float], others: Mapping[str, Sequence[float]]) -> bool:
     """Whether changes by quantity would be flagged beside those of other layers."""
+    found = beside(changes, others)
+    return found is not None and found.flagged
+
+
+def beside(changes: Mapping[str, float], others: Mapping[str, Sequence[float]]) -> Scale | None:
+    """The most telling of the changes of one layer beside those of others; None without any."""
+    best = None
     for quantity, change in changes.items():
-        z = robust_z([change, *others[quantity]], SPREAD_FLOOR)[0]
-        if abs(change) > CHANGE_LIMIT[quantity] and abs(z) > Z_LIMIT:
-            return True
-    return False
+        z = float(robust_z([change, *others[quantity]], SPREAD_FLOOR)[0])
+        if math.isnan(change):
+            continue
+        limit = CHANGE_LIMIT[quantity]
+        flagged = abs(change) > limit and abs(z) > Z_LIMIT
+        best = _more_telling(
+            best,
+            Scale(quantity=quantity, change=float(change), z=z, limit=limit, flagged=flagged),
+        )
+    return best
 
 
 def _to_or_from_zero(pairs: Sequence[tuple[LayerReport, LayerReport]]) -> dict[str, Scale]:
@@ -293,10 +306,11 @@ def scale_outliers(layers: Sequence[LayerReport]) -> tuple[Finding, ...]:
 def factor(decades: float) -> str:
     """A change in decades as a factor, in words.
 
-    >>> factor(-2.0), factor(0.3)
-    ('0.01 times', '2 times')
+    >>> factor(-2.0), factor(0.3), factor(2.0)
+    ('0.01 times', '2 times', '100 times')
     """
-    return f"{10**decades:.2g} times"
+    times = 10**decades
+    return f"{times:.0f} times" if 99.5 <= times < 1e4 else f"{times:.2g} times"
 
 
 def _for_any_shape(layer: LayerReport, quantity: str) -> float:

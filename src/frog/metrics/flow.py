@@ -231,9 +231,11 @@ class _Desk:
             if len(coordinates):
                 shown = ", ".join(map(str, coordinates[:6]))
                 shown += ", ..." if len(coordinates) > 6 else ""
+                many = "" if len(coordinates) == 1 else "s"
+                where = f" of the stream of {key[0]}" if len(found) > 1 else ""
                 self.notes.append(
-                    f"flow: {len(coordinates)} outlier coordinates of the stream of {key[0]} are "
-                    f"left out where the reading is trimmed or folded: {shown}"
+                    f"flow: trimmed and folded readings leave out {len(coordinates)} outlier "
+                    f"coordinate{many}{where}: {shown}"
                 )
         return {edge.reader: found[root(self._keys(edge)[0])] for edge in residual}
 

@@ -51,8 +51,8 @@ def heaviest(
         found = _distinct(_heaviest_heads(carrying, sources), sources, sinks, top)
     if not found:
         return (), (f"{share}: no pathway",)
-    note = "no path from input to output runs over them alone: the pathways cross edges within it"
-    return found, (f"{share}, and {note}",)
+    note = "no path from input to output runs over them alone, so pathways use weaker ones too"
+    return found, (f"{share}; {note}",)
 
 
 def _distinct(

@@ -14,7 +14,18 @@ from rich.text import Text
 
 from frog.errors import UnknownName
 from frog.report.sparklines import depth_line
-from frog.report.words import count, middle, natural, number, printable, quantity, short_name, times
+from frog.report.unread import unread_findings
+from frog.report.words import (
+    count,
+    middle,
+    natural,
+    number,
+    printable,
+    quantity,
+    reason_parts,
+    short_name,
+    times,
+)
 from frog.types import Finding, LayerReport, ModelReport
 
 TABLE_LAYERS = 60
@@ -23,6 +34,9 @@ TABLE_LAYERS = 60
 MARKS = {"error": ("✖", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
 SHOWN_FINDINGS = 3
 SHOWN_RANKED = 3
+SHOWN_STEPS = 5
+LEAST_SHARE = 0.001
+UNJUDGED = "unjudged"
 WIDE = 100
 NARROW = 76
 NAME = "layer"
@@ -34,6 +48,9 @@ WHY_NO_ALPHA = {
     "nonfinite": "with NaN or Inf",
     "no_optimum": "that the estimator does not fit",
 }
+KINDS = {"correlation-trap": "with correlation traps", "scale-outlier": "of outlying scale"}
+"""Kinds of finding that do not complete "3 layers are certainly ..."."""
+
 TRAINED = ("trained", "possibly trained")
 
 
@@ -58,13 +75,14 @@ def summary_panel(report: ModelReport) -> RenderableType:
         ("Fitted", _fitted(report)),
         *_verdict_rows(report),
         *_shares(report),
+        *_heaviest_path(report),
         *_most_worth(report),
     ):
         grid.add_row(title, Text(words))
     lines: list[RenderableType] = [head, "", grid]
     if report.notes:
         lines += [Text(printable(f"note: {note}"), style="dim") for note in report.notes]
-    findings = findings_grid((*_unread(report), *report.findings))
+    findings = findings_grid((*unread_findings(report), *report.findings))
     if findings is not None:
         lines += ["", findings]
     return Group(*lines)
@@ -135,11 +153,14 @@ def _verdict_rows(report: ModelReport) -> list[tuple[str, str]]:
     tally = Counter(
         (finding.certainty, finding.kind)
         for finding in report.findings
-        if finding.severity != "error"
+        if finding.severity != "error" and finding.layer  # without a layer: the whole model
     )
     # what asks for attention first, and the certain before the possible
     order = sorted(tally, key=lambda pair: (pair[1] in TRAINED, pair[1], pair[0]))
-    words = [f"{tally[pair]} {ADVERBS.get(pair[0], pair[0])} {pair[1]}" for pair in order]
+    words = [
+        f"{tally[(sure, kind)]} {ADVERBS.get(sure, sure)} {KINDS.get(kind, kind)}"
+        for sure, kind in order
+    ]
     return [("Found", printable(" · ".join(words)))] if words else []
 
 
@@ -149,35 +170,48 @@ def _shares(report: ModelReport) -> list[tuple[str, str]]:
     for layer in report.measured:
         params[layer.condition] += layer.params
     total = params.total()
-    if not total:
+    if not total or set(params) == {UNJUDGED}:
         return []
-    words = [f"{100 * n / total:.1f} % {word}" for word, n in params.most_common() if n]
+    words = [f"{_share(n / total)} {word}" for word, n in params.most_common() if n]
     return [("Share", f"{' · '.join(words)} (of the measured parameters)")]
 
 
+def _share(part: float) -> str:
+    return f"{100 * part:.1f} %" if part >= LEAST_SHARE else f"under {100 * LEAST_SHARE:g} %"
+
+
+def _heaviest_path(report: ModelReport) -> list[tuple[str, str]]:
+    """How many pairs the flow has, and the two ends of its heaviest path."""
+    if not report.pairs:
+        return []
+    steering = sum(pair.kind == "qk" for pair in report.pairs)
+    words = count(len(report.pairs) - steering, "pair") + " of writer and reader"
+    if steering:
+        words += f", {steering} of query and key"
+    if report.pathways:
+        names = _in_short(report, report.pathways[0].layers)
+        shown = names if len(names) <= SHOWN_STEPS else [*names[:2], "…", *names[-2:]]
+        words += f" · heaviest path: {' → '.join(shown)}"
+    return [("Flow", printable(words))]
+
+
 def _most_worth(report: ModelReport) -> list[tuple[str, str]]:
-    """The first few of the layers most worth tuning, with the reason."""
-    first = sorted(report.ranking, key=lambda ranked: ranked.place)[:SHOWN_RANKED]
-    # the reason goes on with figures, which are in the files
-    lines = [printable(f"{r.place}. {r.layer}: {r.reason.partition(';')[0]}") for r in first]
-    return [("Tune", "\n".join(lines))] if lines else []
+    """The first few of the layers most worth tuning, and by what; the figures are in the files."""
+    places = sorted(report.ranking, key=lambda ranked: ranked.place)
+    first = places[:SHOWN_RANKED]
+    if not first:
+        return []
+    why, _ = reason_parts(first[0].reason)
+    names = ", ".join(_in_short(report, [ranked.layer for ranked in first]))
+    by = f", by {why}" if why else ""
+    return [("Tune", printable(f"first of {count(len(places), 'layer')}{by}: {names}"))]
 
 
-def _unread(report: ModelReport) -> list[Finding]:
-    """Matrices that could not be read, in the form of findings: they belong beside them."""
-    return [
-        Finding(
-            kind="unreadable",
-            certainty="certain",
-            severity="error",
-            layer=layer.name,
-            value=math.nan,
-            threshold=math.nan,
-            text=f"{layer.name} {layer.skipped}",
-        )
-        for layer in report.failed
-        if layer.skipped is not None
-    ]
+def _in_short(report: ModelReport, names: Sequence[str]) -> list[str]:
+    """Names from their block on, behind the number of the block."""
+    blocks = {layer.name: layer.block for layer in report.layers}
+    short = [(blocks.get(name), short_name(name, blocks.get(name))) for name in names]
+    return [name if block is None else f"{block} {name}" for block, name in short]
 
 
 def findings_grid(findings: Sequence[Finding]) -> RenderableType | None:
@@ -193,8 +227,12 @@ def findings_grid(findings: Sequence[Finding]) -> RenderableType | None:
         members = [f for f in worth_saying if (f.severity, f.kind) == (severity, kind)]
         members.sort(key=lambda f: f.certainty != "certain")
         mark, colour = MARKS[severity]
+        told: set[str] = set()
         for finding in members[:SHOWN_FINDINGS]:
-            grid.add_row(Text(mark, style=colour), Text(printable(finding.text)))
+            words, colon, advice = finding.text.rpartition(": ")
+            text = words if colon and advice in told else finding.text  # the same advice once
+            told.add(advice)
+            grid.add_row(Text(mark, style=colour), Text(printable(text)))
         if len(members) > SHOWN_FINDINGS:
             more = count(len(members) - SHOWN_FINDINGS, "more finding")
             grid.add_row("", Text(f"… {more} of kind {kind}", style="dim"))

@@ -61,7 +61,7 @@ def _joined(parts: Iterable[Wiring], known: list[WeightMatrix]) -> Wiring:
     loose = sorted((x.name for x in known if x.name not in linked), key=natural_key)
     if loose and edges:
         shown = ", ".join(loose[:3]) + (", ..." if len(loose) > 3 else "")
-        notes.append(f"flow: {len(loose)} of {len(known)} matrices are in no edge: {shown}")
+        notes.append(f"flow: no edge at {len(loose)} of {len(known)} matrices: {shown}")
     return dataclasses.replace(
         Wiring(), edges=tuple(dict.fromkeys(edges)), gains=gains, notes=tuple(dict.fromkeys(notes))
     )

@@ -86,7 +86,8 @@ def test_json_on_stdout_is_pure_and_the_talk_is_on_stderr(model, tuned, own_proc
     assert done.code == 0
     assert json.loads(done.out)["format"] == "frog-compare"
     assert "measured" in done.err
-    assert f"Next  frog compare {model} {tuned} --html compare.html" in done.err
+    again = f"Next  frog compare {model} {tuned} --bootstrap 0 --format json --html compare.html"
+    assert again in done.err, "with all flags: others would measure something else"
 
 
 def test_quiet_prints_nothing(model, tuned, in_process):
@@ -241,7 +242,7 @@ def bad_words(kind: str, model: Path, report: Path, tmp_path: Path) -> tuple[lis
         "output absent": ([model, model, "--html", "absent/c.html"], ("must exist", "make it")),
         "format": ([model, model, "--format", "xml"], ("auto, human, json, quiet",)),
         "jobs": ([model, model, "--jobs", "0"], ("at least 1",)),
-        "flag": ([model, model, "--flow"], ("--flow",)),
+        "flag": ([model, model, "--shard"], ("--shard",)),
     }
     return cases[kind]
 
@@ -312,3 +313,22 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path):
     refused(done, 130, "interrupted", "are kept in the cache")
     assert f"Next  frog compare {' '.join(models)} --json {out} --jobs 1" in stderr
     assert not out.exists()
+
+
+def test_flow_and_traps_can_be_asked_for(model, tuned, in_process, tmp_path):
+    done = in_process(
+        "compare", model, tuned, *CHEAP, "--flow", "--randomize", "1", "--json", tmp_path / "c.json"
+    )
+    assert done.code == 0, done.err
+    settings = json.loads((tmp_path / "c.json").read_text())["before"]["settings"]
+    assert (settings["flow"], settings["randomize"]) == (True, 1)
+    assert "frog compare" in done.err and "--flow" in done.err, "the next command keeps the flags"
+
+
+def test_a_flag_beside_a_report_leaves_its_other_settings(model, tuned, in_process, tmp_path):
+    saved = tmp_path / "hill.json"
+    words = ("--estimator", "hill", *CHEAP)
+    assert in_process("analyze", model, *words, "--json", saved).code == 0
+    done = in_process("compare", saved, tuned, "--randomize", "1")
+    assert done.code == 0, done.err
+    assert "different" in done.out, "the note tells of the setting that differs"

@@ -61,7 +61,8 @@ def test_human_output_has_a_row_a_layer_and_the_next_command(model, in_process):
     assert done.code == 0
     for name in ("attn.q_proj", "attn.k_proj", "mlp.up_proj", "mlp.down_proj"):
         assert name in done.out
-    assert done.err.splitlines()[-1] == f"Next  frog analyze {model} -o frog-out"
+    again = f"Next  frog analyze {model} --format human --all -o frog-out"
+    assert done.err.splitlines()[-1] == again
     assert max(map(cell_len, done.out.splitlines())) <= 80
 
 
@@ -338,3 +339,18 @@ def test_interruption_of_the_other_verbs(verb, target, model, in_process, tmp_pa
     with pytest.raises(Left, match="130"):
         in_process(verb, *models, "--json", tmp_path / "r.json")
     assert not (tmp_path / "r.json").exists()
+
+
+def test_rankings_are_listed_with_their_sources(in_process):
+    done = in_process("list", "rankings")
+    assert done.code == 0 and "entropy (default)" in done.out and "control" in done.out
+    assert "shown to hold" in done.err
+    assert all(cell_len(line.rstrip()) <= 80 for line in done.out.splitlines())
+    facts = json.loads(in_process("list", "rankings", "--format", "json").out)
+    assert [fact["name"] for fact in facts if fact["default"]] == ["entropy"]
+    assert all(fact["source"] and fact["meaning"] for fact in facts)
+
+
+def test_the_next_command_keeps_the_flags(model, in_process):
+    done = in_process("analyze", model, "--estimator", "hill", "--bootstrap", "0")
+    assert f"frog analyze {model} --estimator hill --bootstrap 0 -o frog-out" in done.err

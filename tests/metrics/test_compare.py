@@ -167,6 +167,26 @@ def test_total_drift_is_that_of_all_layers_as_one_vector() -> None:
     assert made.summary["drift_total"] == pytest.approx(expected)
 
 
+def test_without_weights_there_is_no_total_drift() -> None:
+    """Layers with equal bytes have drift 0 even so: they must not stand for those that changed."""
+    same, old, new = layer("a", digest="1"), layer("b", digest="2"), layer("b", 4.0, digest="3")
+    made = compare_reports(report(same, old), report(same, new))
+    assert made.layers[0].drift == 0.0
+    assert math.isnan(made.summary["drift_total"])
+    assert compare_reports(report(same), report(same)).summary["drift_total"] == 0.0
+
+
+def test_the_flow_is_told_of_even_where_nothing_was_lost() -> None:
+    edge = Pair(writer="a", reader="b", kind="sequential", k=4, dimension=8, gain=1.0, weight=9.0)
+    plain, measured = (
+        report(layer("a"), layer("b")),
+        replace(report(layer("a"), layer("b")), pairs=(edge,)),
+    )
+    assert not any("flow" in note for note in compare_reports(plain, plain).notes)
+    assert any("no edges lost" in note for note in compare_reports(measured, measured).notes)
+    assert any("of the model before only" in x for x in compare_reports(measured, plain).notes)
+
+
 def test_zero_layers_are_left_out_and_named() -> None:
     zero = {"norm": 0.0, "log_norm": math.nan}
     dead = [layer("dead", values=zero, digest=x) for x in "12"]

@@ -3,7 +3,7 @@
 from frog.api.comparing import compare
 from frog.api.flowing import Flow, flow
 from frog.api.gating import gate, read_policy
-from frog.api.listing import list_metrics
+from frog.api.listing import list_metrics, list_rankings
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
 from frog.api.merging import merge_reports
 
@@ -18,6 +18,7 @@ __all__ = [
     "gate",
     "inspect",
     "list_metrics",
+    "list_rankings",
     "matrices_of",
     "merge_reports",
     "read_policy",

@@ -75,5 +75,5 @@ def check_flow(settings: Settings, shard: tuple[int, int] | None = None) -> None
     if settings.flow and shard is not None:
         raise UsageError(
             "flow joins all matrices, but a shard measures only some: leave flow out of the "
-            "shards, and call frog.flow once"
+            "shards, and measure it on the whole model (frog.flow, or --flow without --shard)"
         )

@@ -20,3 +20,21 @@ def list_metrics() -> list[dict[str, Any]]:
         }
         for name, metric in METRICS.items()
     ]
+
+
+def list_rankings() -> list[dict[str, Any]]:
+    """Every way to order layers by what tuning them may give: name, meaning, source.
+
+    ``default`` marks the one that reports use; controls know nothing of the weights.
+    """
+    from frog.metrics.ranking import AUTO, RANKINGS
+
+    return [
+        {
+            "name": name,
+            "meaning": ranking.meaning,
+            "source": ranking.source,
+            "default": name == AUTO,
+        }
+        for name, ranking in RANKINGS.items()
+    ]

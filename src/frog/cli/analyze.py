@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,9 +125,10 @@ def analyze(  # noqa: PLR0913 - a flag is an argument here
 
 
 def _next(model: str, report: ModelReport, outputs: Outputs) -> None:
-    if report.failed or any("matrix?" in layer.role for layer in report.measured):
+    unclear = any("matrix?" in layer.role for layer in report.measured)
+    if unclear or report.failed or not report.measured:
         suggest("frog", "inspect", model)
     elif outputs.json is None:
-        suggest("frog", "analyze", model, "-o", "frog-out")
+        suggest("frog", *sys.argv[1:], "-o", "frog-out")  # with all flags that were given
     else:
         suggest("frog", "list", "metrics")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +32,7 @@ from frog.cli.outputs import Outputs
 from frog.cli.running import resumable, run_of, tell_cached
 from frog.cli.showing import show
 from frog.errors import UsageError
-from frog.report.files import names_record
+from frog.report.files import names_record, read_report
 from frog.report.words import count
 from frog.types import Settings
 
@@ -43,6 +45,7 @@ SETTINGS = (
     "precision",
     "bootstrap",
     "randomize",
+    "flow",
     "min_evals",
     "seed",
 )
@@ -71,6 +74,12 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     precision: Precision = "exact",
     bootstrap: Bootstrap = 200,
     randomize: Randomize = 0,
+    flow: Annotated[
+        bool,
+        typer.Option(
+            "--flow/--no-flow", help="Overlap of what layers write and read; finds lost pathways."
+        ),
+    ] = False,
     min_evals: MinEvals = 50,
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -97,9 +106,12 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
         precision=precision,
         bootstrap=bootstrap,
         randomize=randomize,
+        flow=flow,
         min_evals=min_evals,
         seed=seed,
     )
+    if given:
+        settings = _beside_reports(settings, models, given)
     progress = Progress(quiet=format == "quiet")
     run = run_of(progress, jobs=jobs, device=device, cache=cache)
     with resumable(progress, kept=cache):
@@ -121,9 +133,18 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     if partial:
         say(f"{partial}; everything else was compared")
     if format != "quiet":
-        _next(models, outputs)
+        _next(models, base, outputs)
     if partial:
         raise typer.Exit(PARTIAL)
+
+
+def _beside_reports(settings: Settings, models: list[str], given: list[str]) -> Settings:
+    """The flags that were given, on the settings of the first saved report where there is one."""
+    saved = next((model for model in models if names_record(model)), None)
+    if saved is None:
+        return settings
+    named = {name: getattr(settings, name) for name in given}
+    return replace(read_report(saved).settings, **named)
 
 
 def _left_out(found: Comparison | Series) -> str:
@@ -151,8 +172,9 @@ def _given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def _next(models: list[str], outputs: Outputs) -> None:
-    if outputs.html is None:
-        suggest("frog", "compare", *models, "--html", "compare.html")
+def _next(models: list[str], base: str | None, outputs: Outputs) -> None:
+    if outputs.html is None:  # with all flags: others would measure something else
+        suggest("frog", *sys.argv[1:], "--html", "compare.html")
     else:
-        suggest("frog", "gate", models[-1], "--baseline", models[0])
+        below = () if base is None else ("--base", base)
+        suggest("frog", "gate", models[-1], "--baseline", models[0], *below)

@@ -73,7 +73,7 @@ def gate(  # noqa: PLR0913 - a flag is an argument here
         tell_cached(progress)
         outputs.tell()
         if not result.passed and baseline is not None:
-            suggest("frog", "compare", baseline, model)
+            suggest("frog", "compare", baseline, model, *(("--base", base) if base else ()))
         elif not result.passed and not model.endswith(".json"):
             suggest("frog", "analyze", model, "-o", "frog-out")
     if not result.passed:

@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from frog.cli.console import OUT
+from frog.cli.console import OUT, say
 from frog.cli.options import Format
 from frog.errors import UnknownName
 
-KINDS = ("metrics",)
+KINDS = ("metrics", "rankings")
 WIDE = 120
+EVIDENCE = "No ranking is shown to hold in general: docs/design-notes/008-ranking-layers.md"
 
 
 def list_names(
-    kind: Annotated[str, typer.Argument(help="metrics")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="metrics or rankings")],
     format: Format = "auto",
 ) -> None:
-    """List the metrics with symbol, meaning and source."""
+    """List metrics, or rankings of layers, with meaning and source."""
     from frog import api
 
     if kind not in KINDS:
         raise UnknownName("list", kind, KINDS)
-    facts = api.list_metrics()
+    facts = api.list_metrics() if kind == "metrics" else api.list_rankings()
     if format == "json":
         OUT.file.write(json.dumps(facts, indent=2) + "\n")
     if format in ("json", "quiet"):
         return
+    if kind == "metrics":
+        # on a narrow terminal the source is in the JSON and in the docs
+        _print(facts, ["name", "symbol", "meaning", "source"][: 3 if OUT.width < WIDE else 4])
+        return
+    for fact in facts:
+        fact["name"] += " (default)" if fact["default"] else ""
+    _print(facts, ["name", "meaning", "source"])
+    say(EVIDENCE)
+
+
+def _print(facts: list[dict[str, Any]], columns: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    columns = ["name", "symbol", "meaning", "source"]
-    if OUT.width < WIDE:  # the source is in the JSON and in the docs
-        columns.remove("source")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=column != "meaning")
+        table.add_column(column, no_wrap=column in ("name", "symbol"))
     for fact in facts:
         table.add_row(*(Text(str(fact[column])) for column in columns))
     OUT.print(table)

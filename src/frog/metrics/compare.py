@@ -12,7 +12,7 @@ from frog.metrics.changes import findings_of, verdict_of
 from frog.metrics.collapse import Scale, against_reference, is_zero
 from frog.metrics.pairing import Pairing, pair_reports
 from frog.numerics.drift import NO_CHANGE, Change, difference_interval
-from frog.types import Comparison, LayerChange, LayerReport, ModelReport, Origin
+from frog.types import Comparison, Finding, LayerChange, LayerReport, ModelReport, Origin
 from frog.version import __version__
 
 NEEDS_WEIGHTS = "needs weights"
@@ -27,12 +27,14 @@ class Weighing:
     """What the weights told: the change of each layer, and what undid a change of scale.
 
     Both by the layer's name in the second model. ``weights`` says which models were at hand
-    themselves, not as a saved report.
+    themselves, not as a saved report. ``by_gain``: layers whose own scale hardly changed, but whose
+    product with the gain before them did, and that gain's tensor.
     """
 
     weights: tuple[bool, bool] = (False, False)
     changes: Mapping[str, Change] = field(default_factory=dict)
     compensated: Mapping[str, str] = field(default_factory=dict)
+    by_gain: Mapping[str, tuple[Scale, str]] = field(default_factory=dict)
 
 
 def compare_reports(
@@ -64,7 +66,7 @@ def compare_reports(
         {x.name: x for x in after.layers if x.skipped is None},
     )
     pairs = [(rows[0][one], rows[1][other]) for one, other in pairing.pairs]
-    scales = against_reference(pairs)
+    scales = against_reference(pairs) | {name: x for name, (x, _) in weighing.by_gain.items()}
     layers = tuple(_layer(one, other, scales.get(other.name), weighing) for one, other in pairs)
     found = findings_of(before, after, layers, pairing=pairing, scales=scales, weighing=weighing)
     made = Comparison(
@@ -76,7 +78,13 @@ def compare_reports(
         only_after=dict(pairing.only_after),
         findings=found,
         summary=_summary(before, after, layers, pairs),
-        notes=(*pairing.notes, *notes, *_zero_note(pairs), *_settings_note(before, after)),
+        notes=(
+            *pairing.notes,
+            *notes,
+            *_zero_note(pairs),
+            *_settings_note(before, after),
+            *_flow_note(before, after, found),
+        ),
     )
     return replace(made, verdict=verdict_of(made))
 
@@ -205,6 +213,9 @@ def _summary(
 
 
 def _total_drift(layers: Sequence[LayerChange]) -> float:
+    changed = [x for x in layers if not x.identical]
+    if changed and all(math.isnan(x.drift) for x in changed):
+        return math.nan  # without weights the layers that did not change are all that is known
     weighed = [(x.drift, x.before.get("norm", math.nan)) for x in layers]
     weighed = [(drift, norm) for drift, norm in weighed if not math.isnan(drift + norm)]
     size = sum(norm for _, norm in weighed)
@@ -229,6 +240,21 @@ def _zero_note(pairs: Sequence[tuple[LayerReport, LayerReport]]) -> tuple[str, .
     which = "1 layer is" if len(zero) == 1 else f"{len(zero)} layers are"
     return (f"{which} all zero before and after, and left out of the search for scale collapse: "
             + ", ".join(zero),)  # fmt: skip
+
+
+def _flow_note(
+    before: ModelReport, after: ModelReport, found: Sequence[Finding]
+) -> tuple[str, ...]:
+    """What became of the flow, where it was measured at all: no finding is an answer too."""
+    with_pairs = [report for report in (before, after) if report.pairs]
+    if not with_pairs:
+        return ()
+    if len(with_pairs) == 1:
+        side = "before" if before.pairs else "after"
+        return (f"flow: measured of the model {side} only, so lost pathways cannot be told",)
+    lost = sum(finding.kind == "pathway-lost" for finding in found)
+    return (f"flow: {lost or 'no'} edge{'' if lost == 1 else 's'} lost of the "
+            f"{len(before.pathways)} heaviest pathways before",)  # fmt: skip
 
 
 def _settings_note(before: ModelReport, after: ModelReport) -> tuple[str, ...]:

@@ -136,6 +136,37 @@ def test_a_change_that_the_gain_undoes_is_compensated() -> None:
         assert {x.scale for x in made.layers if x.scale} == {"collapse"}
 
 
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_a_gain_that_rescales_its_readers_is_a_collapse_of_them(scale: float) -> None:
+    old = state()
+    norm = "model.layers.1.input_layernorm.weight"
+    made = compare(old, {**old, norm: old[norm] * scale})
+    assert {x.name: x.scale for x in made.layers if x.scale} == dict.fromkeys(
+        NAMES[4:7], "collapse"
+    )
+    assert all(norm in x.text for x in made.findings if x.kind == "scale-collapse")
+    assert made.verdict.startswith("No layer changed, but a normalisation before some did")
+    assert "scale collapse in" in made.verdict
+    # one of the readers makes up for it: that one is compensated, the others are not
+    made = compare(old, {**old, norm: old[norm] * scale, NAMES[5]: old[NAMES[5]] / scale})
+    found = {x.name: x.scale for x in made.layers if x.scale}
+    assert found == {NAMES[4]: "collapse", NAMES[5]: "compensated", NAMES[6]: "collapse"}
+
+
+def test_gains_that_change_a_little_or_all_together_are_no_collapse() -> None:
+    old = state()
+    norms = [name for name in old if "norm" in name]
+    made = compare(old, {**moved(old), **{name: old[name] * 1.6 for name in norms}})
+    assert not any(x.scale for x in made.layers)
+
+
+def test_most_layers_rescaled_together_do_not_look_healthy() -> None:
+    old = state()
+    made = compare(old, {name: x * 0.4 for name, x in old.items()})
+    assert not any(x.scale for x in made.layers)
+    assert "12 layers changed in scale" in made.verdict and "healthy" not in made.verdict
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_types_alone_make_no_change(dtype: torch.dtype) -> None:
     old = state()

@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from frog.api.flowing import check_flow, with_flow
 from frog.api.measuring import Run, check, device_of, left_out, measure_listed, restrict
 from frog.errors import UsageError
 from frog.metrics.changes import verdict_of_series
-from frog.metrics.collapse import WORDS, against_reference, sizes
+from frog.metrics.collapse import WORDS, against_reference, beside, is_zero, sizes
 from frog.metrics.compare import Weighing, check_alike, compare_reports
 from frog.metrics.pairing import Pairing, pair, pair_reports
 from frog.metrics.schedule import Measured, cost, default_jobs
-from frog.metrics.weighing import at_one_precision, undone_by_gain, weigh
+from frog.metrics.weighing import at_one_precision, rescaled_by_gain, undone_by_gain, weigh
 from frog.metrics.whole import complete
 from frog.types import (
     Catalogue,
@@ -245,7 +246,7 @@ def _compared(
         weighing = replace(
             weighing,
             changes=dict(_weighed(members, reports, pairing, run)),
-            compensated=_compensated(members, reports, pairing),
+            **_with_gains(members, reports, pairing),
         )
     return compare_reports(
         *reports,
@@ -276,29 +277,42 @@ def _weighed(members: tuple[_Member, _Member], reports: tuple[ModelReport, Model
     return found
 
 
-def _compensated(
+def _with_gains(
     members: tuple[_Member, _Member],
     reports: tuple[ModelReport, ModelReport],
     pairing: Pairing,
-) -> dict[str, str]:
-    """Flagged layers whose change of scale the neighbouring normalisation undoes, and which."""
+) -> dict[str, dict]:
+    """``compensated`` and ``by_gain`` of a :class:`Weighing`.
+
+    Flagged layers whose change of scale a normalisation beside them undoes, and layers that are
+    not flagged but change their scale together with the normalisation before them.
+    """
     rows = _rows(reports)
     pairs = [(rows[0][one], rows[1][other]) for one, other in pairing.pairs]
-    flagged = [name for name, scale in against_reference(pairs).items() if scale.flagged]
-    if not flagged:
-        return {}
+    flagged = {name for name, scale in against_reference(pairs).items() if scale.flagged}
     wirings = [_wiring(member) for member in members]
-    partner = {other: one for one, other in pairing.pairs}
-    found = {}
-    for name in flagged:
-        gains = wirings[0].gains.get(partner[name], ()), wirings[1].gains.get(name, ())
-        if not gains[0] or not gains[1]:
+    compensated: dict[str, str] = {}
+    rescaled: dict[str, tuple[dict[str, float], str]] = {}
+    for one, name in pairing.pairs:
+        gains = wirings[0].gains.get(one, ()), wirings[1].gains.get(name, ())
+        if not gains[0] or not gains[1] or is_zero(rows[0][one]) or is_zero(rows[1][name]):
+            continue
+        if name not in flagged:
+            changes, gain = rescaled_by_gain(_matrices(members, one, name), gains)
+            if gain:
+                rescaled[name] = changes, gain
             continue
         others = _changes_of([(b, a) for b, a in pairs if a.name != name])
-        undone = undone_by_gain(_matrices(members, partner[name], name), gains, others)
+        undone = undone_by_gain(_matrices(members, one, name), gains, others)
         if undone:
-            found[name] = undone
-    return found
+            compensated[name] = undone
+    by_gain = {}
+    for name, (changes, gain) in rescaled.items():
+        others = _changes_of([(b, a) for b, a in pairs if a.name != name], rescaled)
+        scale = beside(changes, others)
+        if scale is not None and scale.flagged:
+            by_gain[name] = scale, gain
+    return {"compensated": compensated, "by_gain": by_gain}
 
 
 def _wiring(member: _Member) -> Wiring:
@@ -306,9 +320,17 @@ def _wiring(member: _Member) -> Wiring:
     return wire(member.tensors, member.listed)
 
 
-def _changes_of(pairs: Sequence[tuple[LayerReport, LayerReport]]) -> dict[str, list[float]]:
-    both = [(sizes(before), sizes(after)) for before, after in pairs]
-    return {name: [after[name] - before[name] for before, after in both] for name in WORDS}
+def _changes_of(
+    pairs: Sequence[tuple[LayerReport, LayerReport]],
+    known: Mapping[str, tuple[Mapping[str, float], str]] = MappingProxyType({}),
+) -> dict[str, list[float]]:
+    """Changes of the sizes of layers by quantity; ``known`` ones with their gains."""
+    found = []
+    for before, after in pairs:
+        one, other = sizes(before), sizes(after)
+        own = {name: other[name] - one[name] for name in WORDS}
+        found.append(known[after.name][0] if after.name in known else own)
+    return {name: [x[name] for x in found] for name in WORDS}
 
 
 def _rows(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from frog.metrics.collapse import WORDS, Scale, factor
+from frog.metrics.collapse import CHANGE_LIMIT, WORDS, Scale, factor
 from frog.metrics.pairing import Pairing
 from frog.types import Comparison, Finding, LayerChange, ModelReport, Pair
 
@@ -47,7 +47,8 @@ def findings_of(
     for layer in layers:
         if layer.scale:
             undone = weighing.compensated.get(layer.name, "")
-            found.append(_scale(layer, scales[layer.name], undone))
+            _, gain = weighing.by_gain.get(layer.name, (None, ""))
+            found.append(_scale(layer, scales[layer.name], undone, gain))
     found += _new_findings(before, after, layers, dict(pairing.pairs))
     for layer in layers:
         found += _drift(layer)
@@ -67,13 +68,15 @@ def verdict_of(comparison: Comparison) -> str:
     layers = comparison.layers
     if not layers:
         return "Nothing to compare: the two models share no measured layer."
-    changed = [layer for layer in layers if not layer.identical]
+    changed = [layer for layer in layers if not layer.identical or layer.scale]
     if not changed:
         many = len(layers) > 1
         same = f"all {len(layers)} layers are identical" if many else "the layer is identical"
         return f"Nothing changed: {same}{_alone(comparison)}."
     drifts = [x.drift for x in changed if not math.isnan(x.drift)]
-    if drifts and max(drifts) == 0.0:
+    if drifts and max(drifts) == 0.0 and any(layer.scale for layer in changed):
+        start = "No layer changed, but a normalisation before some did"
+    elif drifts and max(drifts) == 0.0:
         start = "Nothing changed but the type of the weights"
     else:
         start = f"{len(changed)} of {_count(len(layers), 'layer')} changed"
@@ -87,9 +90,20 @@ def verdict_of(comparison: Comparison) -> str:
     start += _alone(comparison)
     if trouble:
         return f"{start}: {_joined(trouble)}."
+    together = [x for x in layers if not x.scale and _rescaled(x)]
+    if together:
+        return (
+            f"{start}: {_count(len(together), 'layer')} changed in scale by more than a factor of "
+            "two, together: with so many there is no telling which of them collapsed."
+        )
     if not drifts:
         return f"{start}: no scale collapse and no new verdict; drift and intruders need weights."
     return f"{start}: no scale collapse, no intruder dimensions, no new verdict; it looks healthy."
+
+
+def _rescaled(layer: LayerChange) -> bool:
+    """Whether its norm changed by more than counts, be it alone or with all the others."""
+    return abs(layer.change.get("log_norm", 0.0)) > CHANGE_LIMIT["log_norm"]
 
 
 def verdict_of_series(labels: Sequence[str], comparisons: Sequence[Comparison]) -> str:
@@ -121,7 +135,7 @@ def verdict_of_series(labels: Sequence[str], comparisons: Sequence[Comparison]) 
 # ------------------------------------------------------------------------------ findings
 
 
-def _scale(layer: LayerChange, scale: Scale, undone: str) -> Finding:
+def _scale(layer: LayerChange, scale: Scale, undone: str, gain: str = "") -> Finding:
     grew = "larger" if scale.change > 0 else "smaller"
     if math.isinf(scale.change):
         what = "is all zero now" if scale.change < 0 else "was all zero and is not any more"
@@ -135,6 +149,9 @@ def _scale(layer: LayerChange, scale: Scale, undone: str) -> Finding:
         severity = "error" if abs(scale.change) >= GREAT_CHANGE else "warning"
         advice = "restore it from the model before, or train it again" if grew == "smaller" else \
                  "look at its learning rate and weight decay"  # fmt: skip
+        if gain:
+            what += f" with {gain} before it, which changed"
+            advice = "look at that gain"
         text = f"{layer.name} {what} (limit {factor(scale.limit)} or its inverse): {advice}"
     return Finding(
         kind="scale-collapse",
@@ -300,7 +317,7 @@ def _trouble(findings: Sequence[Finding]) -> list[str]:
         "over-trained": "newly over-trained:",
         "over-parameterised": "newly over-parameterised:",
         "untrained": "like untrained now:",
-        "drift": "more than replaced:",
+        "drift": "changed by more than their norm:",
         "pathway-lost": "pathways lost into",
     }
     return [f"{text} {_names(by_kind[kind])}" for kind, text in words.items() if kind in by_kind]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from frog.metrics.collapse import WORDS, outside, sizes
+from frog.metrics.collapse import CHANGE_LIMIT, WORDS, outside, sizes
 from frog.metrics.measure import measure
 from frog.metrics.schedule import in_parallel
 from frog.numerics.drift import Change, change
@@ -99,13 +99,53 @@ def undone_by_gain(
     ]
     if not changed or len(gains[0]) != len(gains[1]):
         return ""
-    before, after = (
-        sizes(_effective(matrix, own)) for matrix, own in zip(matrices, gains, strict=True)
-    )
-    changes = {name: after[name] - before[name] for name in WORDS}
+    changes = _effective_change(matrices, gains)
     if not all(np.isfinite(list(changes.values()))):
         return ""
     return "" if outside(changes, others) else ", ".join(changed)
+
+
+def rescaled_by_gain(
+    matrices: tuple[WeightMatrix, WeightMatrix],
+    gains: tuple[Sequence[Gain], Sequence[Gain]],
+) -> tuple[dict[str, float], str]:
+    """Change of the sizes of W diag(g), g the gains before a reader, and the gain's tensor.
+
+    Empty where no gain changed by the limit of a norm at any coordinate: by so much the product
+    can change at most, with W as it was. Normalisations *behind* a matrix are not asked: what a
+    BatchNorm stores follows the data.
+    """
+    one, other = ([g for g in own if g.side == "input"] for own in gains)
+    if len(one) != len(other):
+        return {}, ""
+    changed = [
+        after.tensor
+        for before, after in zip(one, other, strict=True)
+        if _decades(before.load(), after.load()) > CHANGE_LIMIT["log_norm"]
+    ]
+    if not changed:
+        return {}, ""
+    return _effective_change(matrices, (one, other)), ", ".join(changed)
+
+
+def _decades(before: np.ndarray, after: np.ndarray) -> float:
+    """Largest change of a squared gain, in decades; infinite where one became or was zero."""
+    if before.shape != after.shape:
+        return 0.0
+    same = before == after
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.abs(2.0 * np.log10(np.abs(after / before)))
+    return float(np.max(np.where(same, 0.0, np.nan_to_num(change, nan=0.0)), initial=0.0))
+
+
+def _effective_change(
+    matrices: tuple[WeightMatrix, WeightMatrix],
+    gains: tuple[Sequence[Gain], Sequence[Gain]],
+) -> dict[str, float]:
+    before, after = (
+        sizes(_effective(matrix, own)) for matrix, own in zip(matrices, gains, strict=True)
+    )
+    return {name: after[name] - before[name] for name in WORDS}
 
 
 def _effective(matrix: WeightMatrix, gains: Sequence[Gain]) -> LayerReport:

@@ -116,3 +116,14 @@ def test_the_workflow_in_the_documents_is_yaml_and_names_flags_that_exist() -> N
     verb = get_command(app).commands[command.split()[1]]
     known = {option for p in verb.params for option in p.opts}
     assert set(re.findall(r"--[a-z-]+", command)) <= known
+
+
+def test_links_lead_to_files_that_exist() -> None:
+    """Claims rest on files of results: a link to none is a claim without evidence."""
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for page in pages:
+        text = page.read_text()
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
+        for named in re.findall(r"benchmarks/results/[\w.-]+\.md", text):
+            assert (ROOT / named).exists(), f"{page}: {named}"

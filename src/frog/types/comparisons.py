@@ -64,7 +64,7 @@ class LayerChange:
     curve_after: Mapping[str, list[float] | float] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Comparison:
     """A model after against a model before; ``verdict`` is one sentence.
 
@@ -113,13 +113,21 @@ class Comparison:
 
         return read_comparison(path)
 
+    def __str__(self) -> str:
+        from frog.report.text import as_text
+
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.after.path} with {self.before.path}: {self.verdict}>"
+
     def _repr_html_(self) -> str:
         from frog.report.page import comparison_fragment
 
         return comparison_fragment(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Series:
     """More than two models in order: checkpoints of a run, or several strategies from one base.
 
@@ -164,6 +172,14 @@ class Series:
 
         return read_series(path)
 
+    def __str__(self) -> str:
+        from frog.report.text import as_text
+
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Series of {len(self.reports)} models: {self.verdict}>"
+
     def _repr_html_(self) -> str:
         from frog.report.page import series_fragment
 
@@ -207,3 +223,8 @@ class GateResult:
         if path is not None:
             write_json(text, path)
         return text
+
+    def __str__(self) -> str:
+        from frog.report.text import as_text
+
+        return as_text(self)

@@ -118,7 +118,7 @@ class LayerReport:
         return "fine" if "trained" in self.verdicts else "unjudged"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModelReport:
     """The measurement of a model: layers, findings, summary, where it came from."""
 
@@ -174,6 +174,14 @@ class ModelReport:
         from frog.report.page import report_page, write_page
 
         return write_page(report_page(self), path)
+
+    def __str__(self) -> str:
+        from frog.report.text import as_text
+
+        return as_text(self)
+
+    def __repr__(self) -> str:
+        return f"<ModelReport of {self.path}: {len(self.measured)} layers measured>"
 
     def _repr_html_(self) -> str:
         from frog.report.page import report_fragment

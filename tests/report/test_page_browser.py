@@ -248,6 +248,14 @@ def test_the_lines_over_depth_have_bands_and_the_usual_range(
     sheet.page.wait_for_function(f"{plot}.layout.shapes.length === 1")
 
 
+def test_an_axis_names_every_block_once(visit: Callable[..., Sheet]) -> None:
+    sheet = visit(report_page(a_report(3)))
+    texts = "[...document.querySelectorAll('#{} g[class^=x][class$=tick] text')].map(t => t.textContent)"
+    labels = sheet.page.evaluate(texts.format("depth-plot"))
+    assert labels == ["0", "1", "2"] * 7
+    assert sheet.page.evaluate(texts.format("flow-plot")) == ["0", "1", "2"]
+
+
 def test_the_theme_follows_the_button_and_the_plots_follow_the_theme(
     visit: Callable[..., Sheet], page: str
 ) -> None:

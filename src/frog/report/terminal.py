@@ -20,6 +20,7 @@ from frog.report.words import (
     middle,
     natural,
     number,
+    percent,
     printable,
     quantity,
     reason_parts,
@@ -35,7 +36,6 @@ MARKS = {"error": ("✖", "red"), "warning": ("!", "yellow"), "info": ("·", "cy
 SHOWN_FINDINGS = 3
 SHOWN_RANKED = 3
 SHOWN_STEPS = 5
-LEAST_SHARE = 0.001
 UNJUDGED = "unjudged"
 WIDE = 100
 NARROW = 76
@@ -172,12 +172,8 @@ def _shares(report: ModelReport) -> list[tuple[str, str]]:
     total = params.total()
     if not total or set(params) == {UNJUDGED}:
         return []
-    words = [f"{_share(n / total)} {word}" for word, n in params.most_common() if n]
+    words = [f"{percent(n / total)} {word}" for word, n in params.most_common() if n]
     return [("Share", f"{' · '.join(words)} (of the measured parameters)")]
-
-
-def _share(part: float) -> str:
-    return f"{100 * part:.1f} %" if part >= LEAST_SHARE else f"under {100 * LEAST_SHARE:g} %"
 
 
 def _heaviest_path(report: ModelReport) -> list[tuple[str, str]]:

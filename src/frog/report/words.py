@@ -29,6 +29,15 @@ def brief(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}".replace("-", "−").replace("inf", "∞")
 
 
+def percent(share: float) -> str:
+    """A share in percent; one that would be written as 0.0 is no zero.
+
+    >>> percent(0.1234), percent(0.00002), percent(0.0)
+    ('12.3 %', 'under 0.1 %', '0.0 %')
+    """
+    return "under 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+
+
 def count(n: int, thing: str) -> str:
     """How many of a thing.
 

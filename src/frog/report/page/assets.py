@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from frog.report.words import brief, count, number, printable, quantity, times
+from frog.report.words import brief, count, number, percent, printable, quantity, times
 from frog.serial.plain import null
 
 STYLES = ("base.css", "sections.css", "table.css", "drawer.css", "print.css")
@@ -46,7 +46,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    made.filters.update(brief=brief, number=number, quantity=quantity, times=times)
+    made.filters.update(brief=brief, number=number, percent=percent, quantity=quantity, times=times)
     made.globals.update(count=count)
     return made
 

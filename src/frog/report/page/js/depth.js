@@ -69,7 +69,7 @@ function addAxes(layout, spot, metric, range, rows) {
   const [x, y] = [`xaxis${spot.suffix}`, `yaxis${spot.suffix}`];
   const inBlocks = layers.block.some((b) => b !== null);
   const title = inBlocks ? "block" : "layer, in order";
-  layout[x] = axis({ domain: spot.x, anchor: `y${spot.suffix}`, showgrid: false, zeroline: false, title: rows === 1 || spot.last ? { text: title, standoff: 4 } : undefined, tickformat: "d", nticks: 8, minallowed: -0.5 });
+  layout[x] = axis({ domain: spot.x, anchor: `y${spot.suffix}`, showgrid: false, zeroline: false, title: rows === 1 || spot.last ? { text: title, standoff: 4 } : undefined, tickvals: wholeTicks(Math.max(...(inBlocks ? layers.block : [count - 1])), 8), minallowed: -0.5 });
   layout[y] = axis({ domain: spot.y, anchor: `x${spot.suffix}`, range, type: metric.scale === "log" ? "log" : "linear", zeroline: metric.scale === "diverging", nticks: 6, showticklabels: spot.first ?? true, title: spot.first === undefined ? { text: plain(metric.title) } : undefined });
   if (metric.usual) {
     layout.shapes.push({ type: "rect", xref: `x${spot.suffix} domain`, yref: `y${spot.suffix}`, x0: 0, x1: 1, y0: metric.usual[0], y1: metric.usual[1], fillcolor: ink("usual"), line: { width: 0 }, layer: "below" });

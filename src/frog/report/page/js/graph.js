@@ -56,18 +56,12 @@ function flowFigure(least, kind) {
     const traces = [...edgeTraces(chosen, places), ...pathTraces(places), nodeTrace(places)];
     const layout = {
       height: Math.max(260, places.rows.length * 46 + 80),
-      xaxis: axis({ title: { text: layers.block.some((b) => b !== null) ? "block" : "layer, in order" }, zeroline: false, showgrid: false, ...(places.inBlocks ? { tickvals: blockTicks(places.last) } : {}) }),
+      xaxis: axis({ title: { text: layers.block.some((b) => b !== null) ? "block" : "layer, in order" }, zeroline: false, showgrid: false, tickvals: wholeTicks(places.inBlocks ? places.last : count - 1, 20) }),
       yaxis: axis({ tickvals: places.rows.map((_, n) => places.rows.length - 1 - n), ticktext: places.rows.map(plain), zeroline: false, range: [-0.6, places.rows.length - 0.4], fixedrange: true }),
       margin: { l: 60, r: 12, t: 8, b: 44 },
     };
     return { data: traces, layout };
   };
-}
-
-// Blocks that the axis names: at most some twenty.
-function blockTicks(last) {
-  const step = [1, 2, 5, 10, 20, 50].find((s) => last / s <= 20) ?? 100;
-  return Array.from({ length: Math.floor(last / step) + 1 }, (_, n) => n * step);
 }
 
 // Edges beyond the null, heaviest first (the block of data is in that order).

@@ -96,6 +96,12 @@ function axis(more = {}) {
   };
 }
 
+// What an axis of blocks names: whole numbers, some `most` of them.
+function wholeTicks(last, most) {
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((s) => last / s <= most) ?? 1000;
+  return Array.from({ length: Math.floor(last / step) + 1 }, (_, n) => n * step);
+}
+
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 function rgba(hex, opacity) {

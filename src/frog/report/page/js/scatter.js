@@ -40,7 +40,7 @@ function scatterFigure(width) {
 function startScatter(open, choose) {
   const drawn = SCATTER_AXES.every((key) => metricOf.has(key)) ? scatterLayers().length : 0;
   if (!drawn) {
-    byId("scatter-plot").replaceChildren(el("p", { class: "dim waiting" }, "No layer has an alpha: too few eigenvalues for a fit, or it was not asked for."));
+    byId("scatter-plot").replaceWith(el("p", { class: "dim" }, "No layer has an alpha: too few eigenvalues for a fit, or it was not asked for."));
     return;
   }
   const words = [drawn < count ? `${drawn} of ${plural(count, "layer")}, those with an alpha` : plural(count, "layer")];

@@ -70,6 +70,6 @@ function drawMarks(layout, marks) {
     const right = n >= marks.length / 2;
     const depth = right ? marks.length - 1 - n : n;
     layout.shapes.push({ type: "line", xref: "x", yref: "paper", x0: mark.x, x1: mark.x, y0: 0, y1: 1, line: { color: mark.colour, width: 1, dash: mark.dash } });
-    layout.annotations.push({ x: Math.log10(mark.x), xref: "x", y: 1 - 0.08 * depth, yref: "paper", text: mark.words, showarrow: false, xanchor: right ? "left" : "right", yanchor: "top", xshift: right ? 3 : -3, font: { size: 11, color: mark.colour }, bgcolor: ink("panel"), opacity: 0.9 });
+    layout.annotations.push({ x: Math.log10(mark.x), xref: "x", y: 1 - 0.08 * depth, yref: "paper", text: mark.words, showarrow: false, xanchor: right ? "left" : "right", yanchor: "top", xshift: right ? 3 : -3, font: { size: 11, color: ink("ink") }, bgcolor: ink("panel"), opacity: 0.9 });
   });
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 import frog
 from frog.api.comparing import _steps
 from tests.weights.test_adapter import adapter, pair_of
+from tests.weights.tiny_models import build
 
 QUICK = frog.Settings(bootstrap=20, curves=False)
 NAMES = [f"model.layers.{i}.self_attn.{x}_proj.weight" for i in range(3) for x in "qkvo"]
@@ -129,7 +131,7 @@ def test_a_change_that_the_gain_undoes_is_compensated() -> None:
     )
     told = [x for x in made.findings if x.kind == "scale-collapse"]
     assert {x.severity for x in told} == {"info"} and all(norm in x.text for x in told)
-    assert "undone by a normalisation" in made.verdict
+    assert "undone beside it" in made.verdict
     # the wrong way round, or not at all, it is none
     for gain in (new[norm], new[norm] * 10):
         made = compare(old, {**new, norm: gain})
@@ -153,10 +155,48 @@ def test_a_gain_that_rescales_its_readers_is_a_collapse_of_them(scale: float) ->
     assert found == {NAMES[4]: "collapse", NAMES[5]: "compensated", NAMES[6]: "collapse"}
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "joined"),
+    [
+        ("self_attn.q_proj", "self_attn.k_proj", True),
+        ("self_attn.v_proj", "self_attn.o_proj", True),
+        ("mlp.up_proj", "mlp.down_proj", True),
+        ("mlp.gate_proj", "mlp.down_proj", False),  # a function stands between them
+        ("self_attn.q_proj", "self_attn.o_proj", False),
+    ],
+)
+def test_scale_moved_between_two_matrices(one: str, other: str, joined: bool) -> None:
+    old = build("llama")
+    names = [f"model.layers.1.{x}.weight" for x in (one, other)]
+
+    def scaled(factors: tuple[float, float]) -> torch.nn.Module:
+        new = copy.deepcopy(old)
+        with torch.no_grad():
+            for name, factor in zip(names, factors, strict=True):
+                new.get_parameter(name).mul_(factor)
+        return new
+
+    tokens = torch.arange(3, 9)[None]
+    with torch.no_grad():
+        same = torch.allclose(old(tokens).logits, scaled((8, 1 / 8))(tokens).logits, rtol=1e-3)
+    assert same == joined  # the model itself says which pairs undo each other
+    made = compare(old, scaled((8, 1 / 8)))
+    found = {x.name: x.scale for x in made.layers if x.scale}
+    assert found == dict.fromkeys(names, "compensated" if joined else "collapse")
+    for factors in ((8, 8), (8, 1 / 80)):
+        made = compare(old, scaled(factors))
+        assert {x.scale for x in made.layers if x.name in names} == {"collapse"}
+
+
 def test_gains_that_change_a_little_or_all_together_are_no_collapse() -> None:
     old = state()
     norms = [name for name in old if "norm" in name]
     made = compare(old, {**moved(old), **{name: old[name] * 1.6 for name in norms}})
+    assert not any(x.scale for x in made.layers)
+    # nor is a layer's own large change laid on a gain that hardly takes part in it
+    wild = old[norms[1]].clone()
+    wild[3] = 2.2
+    made = compare(old, {**old, norms[1]: wild, NAMES[5]: old[NAMES[5]] * 1.98})
     assert not any(x.scale for x in made.layers)
 
 

@@ -16,7 +16,14 @@ from frog.api.flowing import check_flow, with_flow
 from frog.api.measuring import Run, check, device_of, left_out, measure_listed, restrict
 from frog.errors import UsageError
 from frog.metrics.changes import verdict_of_series
-from frog.metrics.collapse import WORDS, against_reference, beside, is_zero, sizes
+from frog.metrics.collapse import (
+    WORDS,
+    against_reference,
+    beside,
+    is_zero,
+    sizes,
+    undone_by_partner,
+)
 from frog.metrics.compare import Weighing, check_alike, compare_reports
 from frog.metrics.pairing import Pairing, pair, pair_reports
 from frog.metrics.schedule import Measured, cost, default_jobs
@@ -284,13 +291,15 @@ def _with_gains(
 ) -> dict[str, dict]:
     """``compensated`` and ``by_gain`` of a :class:`Weighing`.
 
-    Flagged layers whose change of scale a normalisation beside them undoes, and layers that are
-    not flagged but change their scale together with the normalisation before them.
+    Flagged layers whose change of scale a normalisation beside them undoes, or the matrix that
+    they are multiplied with; and layers that are not flagged but change their scale together with
+    the normalisation before them.
     """
     rows = _rows(reports)
     pairs = [(rows[0][one], rows[1][other]) for one, other in pairing.pairs]
     flagged = {name for name, scale in against_reference(pairs).items() if scale.flagged}
     wirings = [_wiring(member) for member in members]
+    partner = {other: one for one, other in pairing.pairs}
     compensated: dict[str, str] = {}
     rescaled: dict[str, tuple[dict[str, float], str]] = {}
     for one, name in pairing.pairs:
@@ -310,9 +319,13 @@ def _with_gains(
     for name, (changes, gain) in rescaled.items():
         others = _changes_of([(b, a) for b, a in pairs if a.name != name], rescaled)
         scale = beside(changes, others)
-        if scale is not None and scale.flagged:
+        if scale is None or not scale.flagged:
+            continue
+        own = _changes_of([(rows[0][partner[name]], rows[1][name])])[scale.quantity][0]
+        if abs(scale.change - own) > scale.limit:  # else it is the layer itself that changed
             by_gain[name] = scale, gain
-    return {"compensated": compensated, "by_gain": by_gain}
+    moved = undone_by_partner(wirings[1].edges, pairs)
+    return {"compensated": moved | compensated, "by_gain": by_gain}
 
 
 def _wiring(member: _Member) -> Wiring:

@@ -86,7 +86,7 @@ def verdict_of(comparison: Comparison) -> str:
     start += _alpha_words(changed)
     undone = sum(layer.scale == "compensated" for layer in layers)
     if undone:
-        start += f"; {_count(undone, 'change')} of scale undone by a normalisation beside it"
+        start += f"; {_count(undone, 'change')} of scale undone beside it"
     start += _alone(comparison)
     if trouble:
         return f"{start}: {_joined(trouble)}."
@@ -144,7 +144,7 @@ def _scale(layer: LayerChange, scale: Scale, undone: str, gain: str = "") -> Fin
                "its like"  # fmt: skip
     if undone:
         severity = "info"
-        text = f"{layer.name} {what}; the gain of {undone} undoes it: compensated"
+        text = f"{layer.name} {what}; {undone} undoes it: compensated"
     else:
         severity = "error" if abs(scale.change) >= GREAT_CHANGE else "warning"
         advice = "restore it from the model before, or train it again" if grew == "smaller" else \

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frog.numerics.drift import center_and_spread, robust_z
-from frog.types import Finding, LayerReport
+from frog.types import Edge, Finding, LayerReport
 
 OUTLIER = "scale-outlier"
 
@@ -153,6 +153,39 @@ def beside(changes: Mapping[str, float], others: Mapping[str, Sequence[float]]) 
             Scale(quantity=quantity, change=float(change), z=z, limit=limit, flagged=flagged),
         )
     return best
+
+
+def undone_by_partner(
+    edges: Iterable[Edge], pairs: Sequence[tuple[LayerReport, LayerReport]]
+) -> dict[str, str]:
+    """Flagged layers whose change of scale another flagged one undoes, and that one's name.
+
+    Only where the model multiplies the two: q with k, v with o, and up with down behind a gate
+    (v and up pass no function on their way). Undone when the changes of both norms add up to no
+    more than their limits, and neither effective rank changed by more than its own.
+    """
+    edges = list(edges)
+    flagged = {name for name, scale in against_reference(pairs).items() if scale.flagged}
+    change = {
+        after.name: {x: sizes(after)[x] - sizes(before)[x] for x in CHANGE_LIMIT}
+        for before, after in pairs
+        if after.name in flagged and not is_zero(before) and not is_zero(after)
+    }
+    role = {after.name: after.role for _, after in pairs}
+    gated = {x.reader for x in edges if x.kind == "activation" and role.get(x.writer) == "gate"}
+    found: dict[str, str] = {}
+    for edge in edges:
+        one, other = change.get(edge.writer), change.get(edge.reader)
+        linear = edge.kind == "activation" and role.get(edge.writer) == "up"
+        linear = edge.kind in ("qk", "ov") or (linear and edge.reader in gated)
+        if one is None or other is None or not linear:
+            continue
+        rank = CHANGE_LIMIT["log_effective_rank"]
+        shape = max(abs(x["log_effective_rank"]) for x in (one, other)) <= rank
+        norms = ("log_norm", "log_spectral_norm")
+        if shape and all(abs(one[x] + other[x]) <= CHANGE_LIMIT[x] for x in norms):
+            found |= {edge.writer: edge.reader, edge.reader: edge.writer}
+    return found
 
 
 def _to_or_from_zero(pairs: Sequence[tuple[LayerReport, LayerReport]]) -> dict[str, Scale]:

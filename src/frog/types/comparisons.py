@@ -35,7 +35,8 @@ class LayerChange:
     - ``intruders``: leading left singular vectors of W' that no old one resembles
 
     ``scale``: ``""``, ``collapse``, or ``compensated`` (undone by the gain of the neighbouring
-    normalisation, or by the matrix that it is multiplied with); ``scale_z`` the robust z-score behind it. ``identical``: the same bytes.
+    normalisation, or by the matrix that it is multiplied with); ``scale_z`` the robust z-score
+    behind it. ``identical``: the same bytes.
     ``curve_before`` and ``curve_after`` are the curves of both layer reports.
     """
 

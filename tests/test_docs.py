@@ -26,7 +26,9 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert code
     for block in code:
         exec(compile(block, "README.md", "exec"), {})
-    assert "0.weight (200, 300) ('untrained'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0.weight (200, 300) ('untrained'" in said
+    assert "scale collapse in 2.weight" in " ".join(said.split()) and said.endswith("False\n")
     assert (tmp_path / "report.json").exists()
 
 

@@ -250,7 +250,8 @@ def test_the_lines_over_depth_have_bands_and_the_usual_range(
 
 def test_an_axis_names_every_block_once(visit: Callable[..., Sheet]) -> None:
     sheet = visit(report_page(a_report(3)))
-    texts = "[...document.querySelectorAll('#{} g[class^=x][class$=tick] text')].map(t => t.textContent)"
+    ticks = "document.querySelectorAll('#{} g[class^=x][class$=tick] text')"
+    texts = f"[...{ticks}].map(t => t.textContent)"
     labels = sheet.page.evaluate(texts.format("depth-plot"))
     assert labels == ["0", "1", "2"] * 7
     assert sheet.page.evaluate(texts.format("flow-plot")) == ["0", "1", "2"]
@@ -352,6 +353,17 @@ def test_on_paper(visit: Callable[..., Sheet], page: str, tmp_path: Path) -> Non
     sheet.page.pdf(path=str(path), format="A4")
     assert path.read_bytes().startswith(b"%PDF")
     assert sheet.page.evaluate("document.documentElement.dataset.theme ?? 'system'") == "system"
+
+
+def test_tables_fit_on_paper(visit: Callable[..., Sheet], page: str) -> None:
+    """A4 less its margins is 703 pixels wide; what is wider would shrink the whole page."""
+    for html in (page, comparison_page(a_comparison(2)), series_page(a_series(4, 2))):
+        sheet = visit(html, width=703)
+        sheet.page.emulate_media(media="print")
+        right = (
+            "[...document.querySelectorAll('main table')].map(t => t.getBoundingClientRect().right)"
+        )
+        assert max(sheet.page.evaluate(right)) <= 703
 
 
 def test_a_comparison(visit: Callable[..., Sheet]) -> None:

@@ -54,7 +54,8 @@ function stepsLayout(key, traces, width) {
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     xaxis: axis({ title: { text: numbered ? "member" : "step" }, zeroline: false, showgrid: false, ...(few ? { tickvals: data.members.map((m) => m.step), ticktext: numbered ? labels.map(plain) : data.members.map((m) => String(m.step)) } : {}) }),
     yaxis: axis({ title: { text: plain(metric.title) }, type: metric.scale === "log" ? "log" : "linear", zeroline: false, range: numbers.length ? [low - pad, high + pad] : undefined }),
-    margin: { l: 56, r: 14, t: legend ? 40 : 12, b: 48 },
+    // room for half of the last name
+    margin: { l: 56, r: numbered && few ? Math.max(14, Math.ceil(3.6 * labels[labels.length - 1].length)) : 14, t: legend ? 40 : 12, b: 48 },
   };
 }
 

@@ -131,6 +131,7 @@ def test_a_change_that_the_gain_undoes_is_compensated() -> None:
     )
     told = [x for x in made.findings if x.kind == "scale-collapse"]
     assert {x.severity for x in told} == {"info"} and all(norm in x.text for x in told)
+    assert {x.severity for x in made.findings if x.kind == "drift"} == {"info"}  # no alarm either
     assert "undone beside it" in made.verdict
     # the wrong way round, or not at all, it is none
     for gain in (new[norm], new[norm] * 10):
@@ -250,6 +251,24 @@ def test_two_adapters_without_a_base_are_compared_as_updates(tmp_path: Path) -> 
     made = compare(a, b)
     assert [x.name for x in made.layers] == [f"{module}.lora"]
     assert made.layers[0].drift > 1
+    assert "its update alone is compared" in " ".join(made.notes)
+
+
+def test_an_interruption_is_not_hidden_by_a_folder_that_cannot_be_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Layers in flight still write into the folder for equal layers while it is taken away."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def not_empty(*_: object, **__: object) -> None:
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr("frog.api.comparing._measured", interrupted)
+    monkeypatch.setattr("os.rmdir", not_empty)
+    with pytest.raises(KeyboardInterrupt):
+        frog.compare(state(), state(1))
 
 
 def test_an_adapter_beside_a_report_needs_its_base(tmp_path: Path) -> None:

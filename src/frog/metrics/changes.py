@@ -140,8 +140,8 @@ def _scale(layer: LayerChange, scale: Scale, undone: str, gain: str = "") -> Fin
     if math.isinf(scale.change):
         what = "is all zero now" if scale.change < 0 else "was all zero and is not any more"
     else:
-        what = f"has {factor(scale.change)} the {WORDS[scale.quantity]}, z {scale.z:.3g} among " \
-               "its like"  # fmt: skip
+        what = f"has {factor(scale.change)} the {WORDS[scale.quantity]} (limit " \
+               f"{factor(scale.limit)} or its inverse; z {scale.z:.3g} among its like)"  # fmt: skip
     if undone:
         severity = "info"
         text = f"{layer.name} {what}; {undone} undoes it: compensated"
@@ -152,7 +152,7 @@ def _scale(layer: LayerChange, scale: Scale, undone: str, gain: str = "") -> Fin
         if gain:
             what += f" with {gain} before it, which changed"
             advice = "look at that gain"
-        text = f"{layer.name} {what} (limit {factor(scale.limit)} or its inverse): {advice}"
+        text = f"{layer.name} {what}: {advice}"
     return Finding(
         kind="scale-collapse",
         certainty="certain",
@@ -174,7 +174,8 @@ def _drift(layer: LayerChange) -> list[Finding]:
         Finding(
             kind="drift",
             certainty="certain",
-            severity="warning" if large else "info",
+            # what is undone beside it is no alarm, however far it moved
+            severity="warning" if large and layer.scale != "compensated" else "info",
             layer=layer.name,
             value=layer.drift,
             threshold=limit,

@@ -320,7 +320,7 @@ def untrained_model(layers: Sequence[LayerReport]) -> Finding | None:
         threshold=MODEL_LEVEL,
         text=f"the model is {'' if certain else 'possibly '}untrained: its {len(judged)} layers "
         f"together cannot be told from random matrices of their shapes (p = {p:.2g}; {outside} "
-        "outside the limits of a single layer)",
+        "outside the limits of a single layer); a very short training can leave it like this too",
     )
 
 

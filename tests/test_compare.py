@@ -113,6 +113,7 @@ def test_a_collapse_is_found_and_named() -> None:
     first = made.findings[0]
     assert (first.kind, first.severity, first.layer) == ("scale-collapse", "error", NAMES[5])
     assert "scale collapse in " + NAMES[5] in made.verdict
+    assert "(limit 4 times or its inverse; z " in first.text, "the limit is that of the factor"
     # nothing but scale changed there
     row = next(x for x in made.layers if x.name == NAMES[5])
     assert row.drift == pytest.approx(0.9, abs=0.01) and row.rotation_left < 0.05

@@ -63,6 +63,8 @@ def test_a_local_path_never_asks_the_hub(tmp_path, monkeypatch, no_network):
     assert len(list_tensors(tmp_path.name).tensors) == 1
     with pytest.raises(ModelError, match="no such file or folder"):
         list_tensors(f"{tmp_path.name}/absent")
+    with pytest.raises(ModelError, match=r"Did you mean '[^']+'\? A model is"):
+        list_tensors(f"{tmp_path.name}/model.safetensor")
 
 
 def test_missing_path_gets_the_nearest_name(tmp_path, no_network):

@@ -94,7 +94,8 @@ def compare(before: Any, after: Any, *more: Any, settings: Settings | None = Non
     if base is not None and all(member.opened[1] is None for member in members):
         raise UsageError("base is for adapters, got no adapter among the models: leave it out")
     members = _at_one_precision(members) if not run.cluster else members
-    with tempfile.TemporaryDirectory(prefix="frog-") as folder:
+    # after an interruption layers in flight still write there: no error of its removal hides it
+    with tempfile.TemporaryDirectory(prefix="frog-", ignore_cleanup_errors=True) as folder:
         # equal layers of several models are measured once
         kept = run if run.cache else replace(run, cache=folder)
         reports = [_measured(member, settings, kept) for member in members]
@@ -151,6 +152,8 @@ def _member(model: Any, *, first: Any, base: Any, settings: Settings,
         if base is not None:
             tensors = list_tensors(model, base=base)
             notes = (f"{_label(model)} is an adapter: compared as its base with the adapter added",)
+        else:
+            notes = (f"{_label(model)} is an adapter without a base: its update alone is compared",)
     else:
         base = None
     listed = catalogue(tensors, as_weightwatcher=settings.compat == "weightwatcher")

@@ -55,7 +55,8 @@ def gate(
         raise UsageError("base is for an adapter, got a saved report: leave it out")
     settings = _settings(rules, model, baseline)
     comparison: Comparison | Series | None = None
-    with tempfile.TemporaryDirectory(prefix="frog-") as folder:
+    # after an interruption layers in flight still write there: no error of its removal hides it
+    with tempfile.TemporaryDirectory(prefix="frog-", ignore_cleanup_errors=True) as folder:
         # the comparison takes from there what the report has measured
         kept = run if run.cache or baseline is None else replace(run, cache=folder)
         if isinstance(model, ModelReport):

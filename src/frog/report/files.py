@@ -102,7 +102,9 @@ def _content(path: str | Path) -> bytes:
             f"{path}: no such file; frog analyze MODEL --json FILE makes one"
         ) from None
     except OSError as error:
-        raise ReportError(f"{path}: cannot be read ({error.strerror})") from None
+        raise ReportError(
+            f"{path}: must be a JSON file that frog wrote, cannot be read ({error.strerror})"
+        ) from None
 
 
 def _umask() -> int:

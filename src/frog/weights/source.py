@@ -83,7 +83,7 @@ def _list_named(name: str) -> TensorList:
         from frog.weights import hub
 
         return _list_path(hub.fetch(name), shown=name)
-    raise ModelError(f"no such file or folder: '{name}'{_nearest(path)}. A model is {ACCEPTED}")
+    raise ModelError(f"no such file or folder: '{name}'{_nearest(path)} A model is {ACCEPTED}")
 
 
 def _list_path(path: Path, shown: str | None = None) -> TensorList:
@@ -139,4 +139,4 @@ def _nearest(path: Path) -> str:
     except (OSError, ValueError):
         return f" (nor is there a folder '{path.parent}')"
     close = difflib.get_close_matches(path.name, beside, n=1)
-    return f". Did you mean '{path.parent / close[0]}'?" if close else ""
+    return f". Did you mean '{path.parent / close[0]}'?" if close else "."

@@ -209,6 +209,33 @@ def test_a_drawer_by_keyboard(visit: Callable[..., Sheet], page: str) -> None:
     sheet.page.wait_for_selector("#drawer[open]")
 
 
+def test_the_focus_is_always_seen(visit: Callable[..., Sheet], page: str) -> None:
+    """Every stop of the Tab key has a size and is no transparent tool of a plot."""
+    sheet = visit(page)
+    stop = """(() => {
+      const e = document.activeElement, box = e.getBoundingClientRect();
+      const bar = e.closest(".modebar");
+      const seen = box.width > 0 && (!bar || getComputedStyle(bar).opacity === "1");
+      return [seen, e.className + e.id];
+    })()"""
+    names = []
+    for _ in range(70):
+        sheet.page.keyboard.press("Tab")
+        seen, name = sheet.page.evaluate(stop)
+        assert seen, name
+        names.append(name)
+    assert any("modebar" in name for name in names)
+
+
+def test_all_ranked_layers_by_keyboard(visit: Callable[..., Sheet], page: str) -> None:
+    sheet, ranking = visit(page), a_report(4).ranking
+    sheet.page.locator("#ranking-more").focus()
+    sheet.page.keyboard.press("Enter")
+    assert sheet.page.locator(".ranking li:visible").count() == len(ranking)
+    text = "document.activeElement.textContent"
+    assert sheet.page.evaluate(text) == ranking[10].layer
+
+
 def test_a_link_opens_its_layer(visit: Callable[..., Sheet], page: str) -> None:
     sheet = visit(page, hash="#layer=2")
     assert sheet.page.locator("#drawer h2").inner_text() == a_report(4).measured[2].name

@@ -20,7 +20,9 @@ function startFindings() {
   apply();
   const more = byId("ranking-more");
   more?.addEventListener("click", () => {
-    document.querySelectorAll(".ranking .more").forEach((item) => (item.hidden = false));
+    const items = [...document.querySelectorAll(".ranking .more")];
+    items.forEach((item) => (item.hidden = false));
+    items[0]?.querySelector("a")?.focus(); // the button goes, the focus must not
     more.remove();
   });
 }

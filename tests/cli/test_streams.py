@@ -354,3 +354,19 @@ def test_rankings_are_listed_with_their_sources(in_process):
 def test_the_next_command_keeps_the_flags(model, in_process):
     done = in_process("analyze", model, "--estimator", "hill", "--bootstrap", "0")
     assert f"frog analyze {model} --estimator hill --bootstrap 0 -o frog-out" in done.err
+
+
+@pytest.mark.parametrize("verb", ["analyze", "compare", "gate", "report", "merge"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_of_a_model_are_never_written_over(verb, name, model, in_process, tmp_path):
+    """The model is a folder: that its own weights are read does not show in the command."""
+    (model / "config.json").write_text("{}")
+    saved = tmp_path / "r.json"
+    shard = ("--shard", "1/1") if verb == "merge" else ()
+    assert in_process("analyze", model, "--bootstrap", "0", "--json", saved, *shard).code == 0
+    before = files_of(model)
+    words = {"compare": (model, model), "report": (saved,), "merge": (saved,)}.get(verb, (model,))
+    flag = "--csv" if verb == "report" else "--json"
+    done = in_process(verb, *words, flag, model / name)
+    assert done.code == 2 and "must not be a file of a model" in done.err, done
+    assert files_of(model) == before

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     Record = ModelReport | Comparison | Series
 
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".th", ".ckpt", ".gguf", ".npz")
+"""Ends of the names of files that are never written over, whatever the user asks for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
     """Where a result goes besides the terminal."""
@@ -57,11 +61,17 @@ class Outputs:
             require_pyarrow()
 
     def keep(self, *inputs: object) -> None:
-        """Refuse to write over a file that is read: a model, a saved report, a policy."""
+        """Refuse to write over a file that is read (a model, a saved report, a policy), or over
+        any file of a model: one that is read may be a folder."""
         read = {Path(x).resolve() for x in inputs if isinstance(x, str | Path)}
         for path in self.files:
             if path.resolve() in read:
                 raise UsageError(f"{path}: must not be a file that is read: choose another name")
+            if path.exists() and _of_a_model(path):
+                raise UsageError(
+                    f"{path}: must not be a file of a model, got one that exists: choose another "
+                    "name"
+                )
 
     def write(self, record: Record) -> list[Path]:
         """Write every file whole, and give their names."""
@@ -83,6 +93,12 @@ class Outputs:
         """Say what was written."""
         for path in self.files:
             say(f"wrote {path}")
+
+
+def _of_a_model(path: Path) -> bool:
+    """Whether a file is, by its name, weights or what goes with them."""
+    name = path.name.lower()
+    return name.endswith(WEIGHTS) or name.endswith(("config.json", ".index.json"))
 
 
 def _check_folder(folder: Path) -> None:

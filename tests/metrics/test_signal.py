@@ -426,6 +426,15 @@ def test_fresh_minilm_is_untrained(minilm):
     assert (found.kind, found.certainty) == ("untrained", "certain")
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_layers_of_a_fresh_model_are_no_evidence_against_it(seed):
+    torch.manual_seed(seed)
+    block = torch.nn.TransformerEncoderLayer(64, 4, 160, batch_first=True)
+    model = torch.nn.TransformerEncoder(block, 16, enable_nested_tensor=False)  # 16 copies
+    (found,) = of_model(model)
+    assert found.kind == "untrained"
+
+
 def test_a_merged_report_says_it_once():
     state = net(SMALL)
     parts = [frog.analyze(state, QUICK, run=frog.Run(jobs=1, shard=(i, 2))) for i in (1, 2)]

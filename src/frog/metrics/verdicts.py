@@ -287,11 +287,11 @@ def model_findings(findings: Iterable[Finding], layers: Sequence[LayerReport]) -
 def untrained_model(layers: Sequence[LayerReport]) -> Finding | None:
     """``untrained`` for a model none of whose layers, singly or together, differs from noise.
 
-    Three tests over the L layers with looks, each at a third of 1 %, two-sided: the most extreme
-    stable rank (p at most level / L), the number of layers outside any look (binomial with the
-    level of the looks), and the sum of the normal scores of the stable ranks over sqrt(L). A
-    trained model fails all three; one with a few trained layers the first. Certain with a layer
-    that is certainly untrained by itself, or with ten layers; else possible.
+    Three tests over the L layers with looks (equal ones once), each at a third of 1 %, two-sided:
+    the most extreme stable rank (p at most level / L), the number of layers outside any look
+    (binomial with the level of the looks), and the sum of the normal scores of the stable ranks
+    over sqrt(L). A trained model fails all three; one with a few trained layers the first. Certain
+    with a layer that is certainly untrained by itself, or with ten layers; else possible.
     Source: Stouffer et al. 1949, The American Soldier, vol. 1 (the sum of scores).
 
     >>> untrained_model([]) is None
@@ -299,6 +299,8 @@ def untrained_model(layers: Sequence[LayerReport]) -> Finding | None:
     """
     judged = [x for x in layers if "stable_rank" in x.null]
     judged = [x for x in judged if math.isfinite(x.null["stable_rank"].percentile)]
+    # copies tell nothing new: torch.nn.TransformerEncoder begins with equal layers
+    judged = list({x.digest or x.name: x for x in judged}.values())
     if len(judged) < 2:
         return None
     shares = [min(max(x.null["stable_rank"].percentile / 100.0, TINY), 1.0 - TINY) for x in judged]

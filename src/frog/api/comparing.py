@@ -303,6 +303,7 @@ def _with_gains(
     flagged = {name for name, scale in against_reference(pairs).items() if scale.flagged}
     wirings = [_wiring(member) for member in members]
     partner = {other: one for one, other in pairing.pairs}
+    first, second = ({x.name: x for x in m.listed.matrices} for m in members if m.listed)
     compensated: dict[str, str] = {}
     rescaled: dict[str, tuple[dict[str, float], str]] = {}
     for one, name in pairing.pairs:
@@ -310,12 +311,12 @@ def _with_gains(
         if not gains[0] or not gains[1] or is_zero(rows[0][one]) or is_zero(rows[1][name]):
             continue
         if name not in flagged:
-            changes, gain = rescaled_by_gain(_matrices(members, one, name), gains)
+            changes, gain = rescaled_by_gain((first[one], second[name]), gains)
             if gain:
                 rescaled[name] = changes, gain
             continue
         others = _changes_of([(b, a) for b, a in pairs if a.name != name])
-        undone = undone_by_gain(_matrices(members, one, name), gains, others)
+        undone = undone_by_gain((first[one], second[name]), gains, others)
         if undone:
             compensated[name] = undone
     by_gain = {}

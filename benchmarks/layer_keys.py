@@ -43,7 +43,6 @@ from benchmarks.partners import (
 FOLDER = KEPT / "layer-keys"
 DATA = SHARED / "data"
 NOISE = 0.2
-PRUNED = 0.5
 SEEDS = (0, 1)
 
 

@@ -133,9 +133,9 @@ def test_a_series_has_a_row_a_member() -> None:
 def test_a_series_has_a_picture_of_each_number() -> None:
     lines = shown(SeriesPictures(tuning_run(4))).splitlines()
     assert [line.split() for line in lines] == [
-        ["α", "█▆▃▁", "4.0", "→", "3.4"],
-        ["α̂", "█▆▃▁", "2.0", "→", "1.7"],
-        ["stable", "rank", "▅▅▅▅", "9.0", "→", "9.0"],
+        ["α", "█▆▃▁", "4.00", "→", "3.40"],
+        ["α̂", "█▆▃▁", "2.00", "→", "1.70"],
+        ["stable", "rank", "▅▅▅▅", "9.00", "→", "9.00"],
         ["drift", "▁▃▆█", "0.00", "→", "0.30"],
     ]
     assert max(map(cell_len, shown(SeriesPictures(tuning_run(300))).splitlines())) <= 80

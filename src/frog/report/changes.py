@@ -195,7 +195,8 @@ class SeriesPictures:
             if sum(math.isfinite(x) for x in values) < FEWEST_BARS:
                 continue
             bars, _ = folded(values, max(options.max_width // 2, FEWEST_BARS))
-            ends = f"{_small(values[0])} → {_small(values[-1])}"
+            shown = _small if title == "drift" else number
+            ends = f"{shown(values[0])} → {shown(values[-1])}"
             grid.add_row(title, sparkline(bars, bars=bars_for(options.encoding)), ends)
         if grid.row_count:
             yield grid

@@ -13,9 +13,6 @@ from frog.types import DepthProfile, LayerReport, Settings
 
 METRICS = ("alpha", "log_spectral_norm", "stable_rank")
 
-USUAL = (2.0, 6.0)
-"""The usual range of alpha: it belongs to ``ks`` on the full window and to nothing else."""
-
 FEWEST = 3
 """Blocks below which there is no profile: two points have a difference, not a trend."""
 
@@ -62,9 +59,10 @@ def _profile(
     values = [value for _, value, _ in points]
     slope, _, low, high = np.asarray(theilslopes(values, blocks), dtype=float).tolist()
     outside = math.nan
-    if metric == "alpha" and (settings.estimator, settings.window) == ("ks", "full"):
+    if metric == "alpha" and settings.usual_alpha is not None:
+        low_alpha, high_alpha = settings.usual_alpha
         every = [x for _, _, inside in points for x in inside]
-        outside = sum(not USUAL[0] <= x <= USUAL[1] for x in every) / len(every)
+        outside = sum(not low_alpha <= x <= high_alpha for x in every) / len(every)
     return DepthProfile(
         role=role,
         metric=metric,

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from frog.numerics.null_table import normal_score
 from frog.numerics.random_matrix import LEVEL
 from frog.types import Finding, LayerReport, NullLook, PowerLawFit, Settings
+from frog.types.reports import USUAL_ALPHA
 
-OVER_TRAINED = 2.0
-OVER_PARAMETERISED = 6.0
+OVER_TRAINED, OVER_PARAMETERISED = USUAL_ALPHA
 MODEL_LEVEL = 0.01
 """Share of untrained models that the joint test takes for trained."""
 
@@ -206,7 +206,7 @@ def _listed(looks: list[NullLook]) -> str:
 
 
 def _thresholds_hold(fit: PowerLawFit, settings: Settings) -> bool:
-    return fit.ok and fit.estimator == settings.estimator == "ks" and settings.window == "full"
+    return fit.ok and fit.estimator == settings.estimator and settings.usual_alpha is not None
 
 
 def _from_alpha(name: str, evidence: Evidence) -> list[Finding]:

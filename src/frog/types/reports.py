@@ -27,6 +27,9 @@ class Farms:
     budget: int = 32
 
 
+USUAL_ALPHA = (2.0, 6.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a measured number depends on; stored with every report.
@@ -51,6 +54,18 @@ class Settings:
     farms: Farms = field(default_factory=Farms)
     flow: bool = False
     flow_rank: int = 16
+
+    @property
+    def usual_alpha(self) -> tuple[float, float] | None:
+        """The usual range of alpha in trained layers; None where these settings have none.
+
+        It belongs to the estimator ``ks`` on the full window and to nothing else (Martin &
+        Mahoney 2021, JMLR 22(165)).
+
+        >>> Settings().usual_alpha, Settings(window="farms").usual_alpha
+        ((2.0, 6.0), None)
+        """
+        return USUAL_ALPHA if (self.estimator, self.window) == ("ks", "full") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from frog.types import Settings
 
-USUAL = (2.0, 6.0)
-"""The usual range of alpha: for the estimator ``ks`` on the full window only."""
-
 WIDE = 100.0
 """A positive metric whose largest value is this many times the smallest is coloured by its log."""
 
@@ -96,15 +93,9 @@ CHANGES = {
 }
 
 
-def thresholds_hold(settings: Settings) -> bool:
-    """Whether 2 and 6 apply: they belong to ``ks`` on the full window."""
-    return settings.estimator == "ks" and settings.window == "full"
-
-
 def metric_columns(tables: Iterable[Mapping[str, float]], settings: Settings) -> list[Column]:
     """A column for each metric that some layer has a number for, the telling ones first."""
     numbers = _gathered(tables)
-    usual = USUAL if thresholds_hold(settings) else None
     return [
         Column(
             key=key,
@@ -112,7 +103,7 @@ def metric_columns(tables: Iterable[Mapping[str, float]], settings: Settings) ->
             help=_title(key)[1],
             scale=scale_of(numbers[key]),
             band=_band(key, numbers),
-            usual=usual if key == "alpha" else None,
+            usual=settings.usual_alpha if key == "alpha" else None,
         )
         for key in _ordered(numbers)
     ]

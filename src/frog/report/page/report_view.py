@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from frog.report.page.columns import metric_columns, thresholds_hold
+from frog.report.page.columns import metric_columns
 from frog.report.page.curves import packed_curves
 from frog.report.page.layers import indexes, layer_facts, line_order, value_lists
 from frog.report.page.parts import (
@@ -80,7 +80,7 @@ def report_context(report: ModelReport) -> dict[str, Any]:
         "skipped": _skipped(report),
         "settings": setting_words(report.settings),
         "method": method_words(report.settings),
-        "thresholds": thresholds_hold(report.settings),
+        "thresholds": report.settings.usual_alpha is not None,
     }
 
 

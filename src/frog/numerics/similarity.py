@@ -82,6 +82,10 @@ def leading_eigenvectors(
     By LAPACK up to :data:`DENSE_UNTIL` rows, above by Lanczos iteration (ARPACK, from a seeded
     start, to :data:`PRECISION`). Lanczos can miss a copy of a repeated eigenvalue, so power
     iteration looks for anything larger in what it left over; if there is, LAPACK decides.
+
+    >>> values, vectors = leading_eigenvectors(np.diag([1.0, 4.0, 9.0]), 2)
+    >>> values.round(9).tolist(), np.abs(vectors).argmax(axis=0).tolist()
+    ([9.0, 4.0], [2, 1])
     """
     from scipy.linalg import eigh
 
@@ -120,7 +124,12 @@ def _lanczos(gram_rr: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def orthonormal(columns_nk: np.ndarray) -> np.ndarray:
-    """An orthonormal basis (n, k) of the span of the columns, in their order."""
+    """An orthonormal basis (n, k) of the span of the columns, in their order.
+
+    >>> basis = orthonormal(np.array([[3.0, 1.0], [4.0, 1.0], [0.0, 0.0]]))
+    >>> bool(np.allclose(basis.T @ basis, np.eye(2)))
+    True
+    """
     return np.linalg.qr(columns_nk).Q
 
 

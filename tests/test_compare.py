@@ -133,7 +133,7 @@ def test_a_change_that_the_gain_undoes_is_compensated() -> None:
     told = [x for x in made.findings if x.kind == "scale-collapse"]
     assert {x.severity for x in told} == {"info"} and all(norm in x.text for x in told)
     assert {x.severity for x in made.findings if x.kind == "drift"} == {"info"}  # no alarm either
-    assert "undone beside it" in made.verdict
+    assert "3 changes of scale, undone by their neighbours" in made.verdict
     # the wrong way round, or not at all, it is none
     for gain in (new[norm], new[norm] * 10):
         made = compare(old, {**new, norm: gain})

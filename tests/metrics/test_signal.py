@@ -297,7 +297,7 @@ def evidence(alpha, low, high, hill, *, inside=False):
 def test_verdicts_weigh_all_three(found, words):
     got, findings = judge("x", found, Settings())
     assert got == words
-    assert "the upper half falls at 0.80 of the slope of random matrices" in findings[0].text
+    assert "randomness 0.80 (1: as random)" in findings[0].text
     assert all(math.isfinite(x.value) and math.isfinite(x.threshold) for x in findings)
 
 

@@ -86,10 +86,11 @@ def verdict_of(comparison: Comparison) -> str:
     start += _alpha_words(changed)
     undone = sum(layer.scale == "compensated" for layer in layers)
     if undone:
-        start += f"; {_count(undone, 'change')} of scale undone beside it"
+        by = "its neighbour" if undone == 1 else "their neighbours"
+        start += f"; {_count(undone, 'change')} of scale, undone by {by}"
     start += _alone(comparison)
     if trouble:
-        return f"{start}: {_joined(trouble)}."
+        return f"{start}: {'; '.join(trouble)}."
     together = [x for x in layers if not x.scale and _rescaled(x)]
     if together:
         return (

@@ -137,7 +137,7 @@ def _by_shape_fair_alpha(name: str, hill: NullLook, randomness: float) -> Findin
 def _degree(randomness: float) -> str:
     if math.isnan(randomness):
         return ""
-    return f"; the upper half falls at {randomness:.2f} of the slope of random matrices"
+    return f"; randomness {randomness:.2f} (1: as random)"
 
 
 def _trained(name: str, outside: list[NullLook], randomness: float) -> Finding:

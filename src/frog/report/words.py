@@ -96,11 +96,13 @@ def short_name(name: str, block: int | None) -> str:
 
     >>> short_name("encoder.layer.3.attention.self.key.weight", 3)
     'attention.self.key'
+    >>> short_name("layer1.2.conv1.weight", 2)  # blocks counted over stages: the stage is told
+    'layer1.2.conv1'
     """
     name = name.removesuffix(".weight").replace(".weight[", "[")
     if block is not None:
-        _, found, rest = f".{name}".partition(f".{block}.")
-        name = rest if found else name
+        stage, found, rest = f".{name}".partition(f".{block}.")
+        name = rest if found and not any(c.isdigit() for c in stage) else name
     return printable(name)
 
 

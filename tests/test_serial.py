@@ -118,6 +118,8 @@ def test_keys_that_are_not_ours_are_ignored() -> None:
         ({"shard": [1]}, ("shard",)),
         ({"summary": [1]}, ("summary",)),
         ({"settings": None}, ("settings",)),
+        ({"settings": {"farms": {"ratio": "nan"}}}, ("settings", "finite")),
+        ({"settings": {"farms": {"ratio": 10**400}}}, ("settings",)),
         ({"source": "here"}, ("path",)),
     ],
 )

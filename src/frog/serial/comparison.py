@@ -16,6 +16,7 @@ from frog.serial.plain import (
     number,
     numbers,
     parse,
+    settings_from,
     text_of,
     validated,
 )
@@ -96,8 +97,8 @@ def comparison_from_dict(data: Any, origin: str) -> Comparison:
     check_header(data, COMPARISON_FORMAT, COMPARISON_VERSION, origin, make=COMPARE)
     flat = {
         "frog_version": data.get("frog_version"),
-        "before": _origin_fields(data.get("before")),
-        "after": _origin_fields(data.get("after")),
+        "before": _origin_fields(data.get("before"), f"{origin}: before"),
+        "after": _origin_fields(data.get("after"), f"{origin}: after"),
         "verdict": data.get("verdict"),
         "summary": nan(data.get("summary")),
         "notes": data.get("notes", []),
@@ -126,11 +127,12 @@ def _origin_to_dict(origin: Origin) -> dict[str, Any]:
     }
 
 
-def _origin_fields(data: Any) -> Any:
+def _origin_fields(data: Any, origin: str) -> Any:
     if not isinstance(data, dict):
         return data
     source = {name: get(data.get("source"), name) for name in ("path", "digest", "format")}
-    return {**source, "settings": data.get("settings"), "weights": data.get("weights")}
+    settings = settings_from(data.get("settings"), origin, make=COMPARE)
+    return {**source, "settings": settings, "weights": data.get("weights")}
 
 
 def _change_fields(data: Any) -> Any:

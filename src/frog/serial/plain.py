@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from frog.errors import ReportError
+from frog.types import Settings
 
 
 def text_of(data: Any) -> str:
@@ -61,6 +63,25 @@ def validated(kind: type, data: Any, origin: str, *, make: str = REPORT_MAKER) -
             f"{origin}: {place}: {first['msg'].lower()}, got {shown(first['input'])}: "
             f"the file is damaged or was edited; write it again with {make}"
         ) from None
+
+
+def settings_from(data: Any, origin: str, *, make: str = REPORT_MAKER) -> Any:
+    """Settings from plain values, all of them finite; what is no dictionary is left to others.
+
+    Elsewhere null stands for NaN. A setting is never unknown: "nan", or an integer beyond
+    float64, is an error here rather than when the record is written again.
+    """
+    if not isinstance(data, dict):
+        return data
+    settings = validated(Settings, data, f"{origin}: settings", make=make)
+    try:
+        json.dumps(asdict(settings), allow_nan=False)
+    except ValueError:
+        raise ReportError(
+            f"{origin}: settings: every number must be finite: "
+            f"the file is damaged or was edited; write it again with {make}"
+        ) from None
+    return settings
 
 
 @lru_cache

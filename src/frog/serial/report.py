@@ -16,6 +16,7 @@ from frog.serial.plain import (
     null,
     numbers,
     parse,
+    settings_from,
     text_of,
     validated,
 )
@@ -82,7 +83,7 @@ def report_from_dict(data: Any, origin: str) -> ModelReport:
         "digest": get(source, "digest"),
         "format": get(source, "format"),
         "frog_version": data.get("frog_version"),
-        "settings": data.get("settings"),
+        "settings": settings_from(data.get("settings"), origin),
         "shard": data.get("shard"),
         "summary": nan(data.get("summary")),
         "notes": data.get("notes", []),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "frog"
 FLOOR = {"types", "registry", "errors", "serial", "version"}
-ROOMS = {"weights", "metrics", "report"}
+ROOMS = {"weights", "metrics", "report", "allocation", "selection", "tuning", "exports", "recipes"}
 ALLOWED = {
     "errors": set(),
     "version": set(),
@@ -15,21 +15,25 @@ ALLOWED = {
     "serial": {"errors", "types"},
     "numerics": FLOOR,
     **{room: FLOOR | {"numerics"} for room in ROOMS},
+    "tuning": FLOOR | {"numerics", "weights"},  # live models, and what names their matrices
     "api": FLOOR | {"numerics"} | ROOMS,
     "cli": FLOOR | {"api", "report"},
-    "__init__": FLOOR | {"api"},
+    "__init__": FLOOR | {"api", "tuning"},
     "__main__": {"cli"},
 }
 GUESTS = {  # a third-party package and the only units that may import it
-    "safetensors": {"weights"},
+    "safetensors": {"weights", "serial", "exports"},
     "xxhash": {"weights"},
     "huggingface_hub": {"weights"},
-    "transformers": {"weights"},
+    "transformers": {"weights", "tuning", "recipes"},
+    "accelerate": {"tuning", "recipes"},
+    "datasets": {"recipes"},
+    "peft": {"tuning", "exports"},
     "threadpoolctl": {"metrics"},
     "platformdirs": {"metrics"},
     "ray": {"metrics"},
     "pydantic": {"serial"},
-    "yaml": {"serial"},
+    "yaml": {"serial", "exports"},
     "plotly": {"report"},
     "jinja2": {"report"},
     "pandas": {"report"},

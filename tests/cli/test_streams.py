@@ -255,7 +255,7 @@ def test_full_disk_leaves_the_earlier_file(verb, model, tmp_path, in_process):
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
 def test_interruption_while_writing_leaves_the_earlier_file(failing, tmp_path, monkeypatch):
-    from frog.report.files import write_whole
+    from frog.serial.whole_file import write_whole
 
     path = tmp_path / "r.json"
     path.write_bytes(b"earlier")

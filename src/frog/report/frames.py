@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from frog.errors import MissingPackage
-from frog.report.files import write_whole
+from frog.serial.whole_file import write_whole
 from frog.types import Comparison, LayerChange, LayerReport, ModelReport, Series
 
 LAYER_TYPES = {"linear": "dense", "head": "dense", "expert": "dense", "adapter": "dense"}

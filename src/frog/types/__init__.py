@@ -7,6 +7,10 @@
     flow          pairs of matrices, pathways, a metric over depth
     comparisons   models before and after, series of them, gates
     policies      the rules of a gate
+    plans         how much of a model may be trained, and its split over the matrices
+    selections    which weights are trained
+    training      what is watched and done while they are: noise, alarms, the certificate
+    deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
 **r** = min(m, n), **k** kept, **L** layers. A suffix names the shape of an array: ``W_mn``.
@@ -22,6 +26,7 @@ from frog.types.comparisons import (
     Origin,
     Series,
 )
+from frog.types.deltas import SparseDelta, TensorDelta
 from frog.types.flow import DepthProfile, Overlap, Pair, Pathway, Ranked
 from frog.types.matrices import (
     FAILED,
@@ -32,18 +37,27 @@ from frog.types.matrices import (
     SkippedTensor,
     WeightMatrix,
 )
+from frog.types.plans import Allotment, Budget, Plan
 from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit, Policy
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
+from frog.types.selections import GRANULARITIES, Chosen, Selection
 from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
+from frog.types.training import Alarm, Certificate, Noise, Worst
 from frog.types.wiring import Edge, Gain, Heads, Wiring
 
 __all__ = [
     "FAILED",
+    "GRANULARITIES",
     "KINDS",
     "NAN",
     "SEVERITIES",
+    "Alarm",
+    "Allotment",
     "Breach",
+    "Budget",
     "Catalogue",
+    "Certificate",
+    "Chosen",
     "Comparison",
     "DepthProfile",
     "Edge",
@@ -62,18 +76,24 @@ __all__ = [
     "Loader",
     "MatrixView",
     "ModelReport",
+    "Noise",
     "NullLook",
     "Origin",
     "Overlap",
     "Pair",
     "Pathway",
+    "Plan",
     "Policy",
     "PowerLawFit",
     "Ranked",
+    "Selection",
     "Series",
     "Settings",
     "SkippedTensor",
+    "SparseDelta",
     "Spectrum",
+    "TensorDelta",
     "WeightMatrix",
     "Wiring",
+    "Worst",
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from frog.report.files import write_whole
 from frog.report.page.assets import environment, json_block, plotly_packed, scripts, styles
 from frog.report.page.comparison_view import comparison_context, comparison_data
 from frog.report.page.report_view import report_context, report_data
 from frog.report.page.series_view import series_context, series_data
+from frog.serial.whole_file import write_whole
 from frog.types import Comparison, ModelReport, Series
 
 

@@ -1,0 +1,112 @@
+"""One tuned parameter: the dense weight in place, and the short vector that trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from frog.errors import UsageError
+
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of an element -> the integers of that width: bit patterns are compared as these."""
+
+
+class Compact:
+    """The chosen entries of one parameter.
+
+    ``weight`` is the dense parameter, frozen, under its own name in its own module; ``index``
+    (k,) int64 are flat positions in it; ``base`` (k,) their values at the start, in the stored
+    dtype; ``change`` (k,) is what trains: float32, the difference to ``base``. In float32 small
+    steps survive on a bf16 weight, and weight decay pulls towards the base model.
+
+    >>> weight = nn.Parameter(torch.ones(2, 2))
+    >>> compact = Compact("weight", weight, torch.tensor([1, 2]))
+    >>> compact.set(torch.tensor([0.5, 0.0]))
+    >>> weight.tolist()
+    [[1.0, 1.5], [1.0, 1.0]]
+    """
+
+    def __init__(self, name: str, weight: nn.Parameter, index: Tensor) -> None:
+        self.name = name
+        self.weight = weight
+        self.index = index.to(weight.device)
+        self.base = self._flat()[self.index].clone()
+        self.change = nn.Parameter(
+            torch.zeros(len(index), dtype=torch.float32, device=weight.device)
+        )
+        self._held: tuple[Tensor, Tensor] | None = None
+
+    def values(self) -> Tensor:
+        """The chosen entries as the change says, (k,), in the stored dtype.
+
+        An entry without a change keeps the very bits of its base: -0.0 + 0 would not.
+        """
+        change = self.change.detach()
+        moved = torch.where(change == 0, self.base, _sum(self.base, change))
+        if self._held is not None:
+            at, values = self._held
+            moved = torch.where(change == at, values, moved)
+        return moved
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Put base + change, rounded to the stored dtype, into the dense weight."""
+        self._follow()
+        self._flat().index_copy_(0, self.index, self.values())
+
+    @torch.no_grad()
+    def set(self, change: Tensor) -> None:
+        """Set the whole change, (k,), in place, and write it."""
+        self.change.copy_(change)
+        self.write()
+
+    @torch.no_grad()
+    def read(self) -> None:
+        """Take the change from the dense weight, after a checkpoint was loaded into it.
+
+        A change that gives these very bits stays: a rounded weight knows less than it does. Where
+        no float32 change gives them, the bits are held until the entry trains again.
+        """
+        self._follow()
+        now = self._flat()[self.index]
+        known = _equal_bits(now, self.values())
+        fresh = torch.where(_equal_bits(now, self.base), 0.0, (now.double() - self.base).float())
+        self.change.copy_(torch.where(known, self.change.detach(), fresh))
+        self._held = (self.change.detach().clone(), now) if not known.all() else self._held
+
+    @torch.no_grad()
+    def revert(self) -> None:
+        """Put the bits of the start back."""
+        self._held = None
+        self.set(torch.zeros_like(self.change))
+
+    def _flat(self) -> Tensor:
+        # .data has a version counter of its own: what autograd saved of the weight stays valid
+        return self.weight.data.view(-1)
+
+    def _follow(self) -> None:
+        """Go to the device of the weight; refuse where the model was cast in between."""
+        if self.weight.dtype != self.base.dtype or self.change.dtype != torch.float32:
+            raise UsageError(
+                f"{self.name} must stay {self.base.dtype} while it is tuned, got "
+                f"{self.weight.dtype} (and its change {self.change.dtype}): cast the model before "
+                "the Tuner is made"
+            )
+        if self.index.device != self.weight.device:
+            self.index = self.index.to(self.weight.device)
+            self.base = self.base.to(self.weight.device)
+            if self._held is not None:
+                at, values = self._held
+                self._held = (at.to(self.weight.device), values.to(self.weight.device))
+
+
+def _sum(base: Tensor, change: Tensor) -> Tensor:
+    """base + change, rounded once to the dtype of base."""
+    if base.dtype == torch.float64:
+        return base + change
+    return (base.float() + change).to(base.dtype)
+
+
+def _equal_bits(a: Tensor, b: Tensor) -> Tensor:
+    width = BITS[a.element_size()]
+    return a.view(width) == b.view(width)

@@ -12,8 +12,8 @@ ALLOWED = {
     "version": set(),
     "registry": {"errors"},
     "types": {"errors", "serial", "report"},  # rendering and saving, lazily: the one exception
-    "serial": {"errors", "types"},
-    "numerics": FLOOR,
+    "serial": {"errors", "types", "numerics"},
+    "numerics": FLOOR - {"serial"},
     **{room: FLOOR | {"numerics"} for room in ROOMS},
     "tuning": FLOOR | {"numerics", "weights"},  # live models, and what names their matrices
     "api": FLOOR | {"numerics"} | ROOMS,

@@ -1,15 +1,19 @@
 """The verbs: each joins rooms, takes values and gives a value."""
 
+from frog.api.allocating import allocate
 from frog.api.comparing import compare
 from frog.api.flowing import Flow, flow
 from frog.api.gating import gate, read_policy
 from frog.api.listing import list_metrics, list_rankings
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
 from frog.api.merging import merge_reports
+from frog.api.selecting import Choice, select
 
 __all__ = [
+    "Choice",
     "Flow",
     "Run",
+    "allocate",
     "analyze",
     "check",
     "compare",
@@ -22,4 +26,5 @@ __all__ = [
     "matrices_of",
     "merge_reports",
     "read_policy",
+    "select",
 ]

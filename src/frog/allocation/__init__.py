@@ -1,0 +1,7 @@
+"""How much of each matrix is trained.
+
+rules     the registry: (layers, knobs) -> density of every layer, 1 = its even share
+fill      densities -> whole counts: floors, caps, exact sums
+plan      (layers, budget, rule) -> plan, with the reason for every count
+rates     learning-rate ratios per layer, into the plan
+"""

@@ -1,0 +1,247 @@
+"""Select: weights, a plan and a score become a selection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from frog.errors import ModelError, UsageError
+from frog.numerics.scored import Scored
+from frog.numerics.units import unit_sizes
+from frog.selection.choose import Units, choose, normalised, settle
+from frog.selection.expression import Expression, parse
+from frog.selection.guard import spare, without_dead
+from frog.selection.scores import Gradient, Score, Subject
+from frog.types import GRANULARITIES, Allotment, Chosen, ModelReport, Plan, Selection, WeightMatrix
+from frog.weights.catalogue import catalogue
+from frog.weights.source import list_tensors
+
+BLOCK = (16, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How weights are chosen, beside the score.
+
+    ``rank`` is the number of components for scores that use some only (None: 64, 0: those beyond
+    the random bulk); ``block_size`` that of blocks. ``protect`` keeps the choice away from weights
+    with leverage in so many leading singular directions, ``protect_strength`` says how much
+    (negative: draws it there). ``gradients`` maps names of matrices to what
+    :func:`frog.tuning.collect` found; ``report`` gives the alphas for a score times alpha.
+    """
+
+    rank: int | None = None
+    block_size: tuple[int, int] = BLOCK
+    protect: int = 0
+    protect_strength: float = 1.0
+    gradients: Mapping[str, Gradient] | None = None
+    report: ModelReport | None = None
+    on_matrix: Callable[[str], None] | None = None
+
+
+def select(
+    model: Any,
+    plan: Plan,
+    *,
+    score: str | Score = "auto",
+    granularity: str = "element",
+    seed: int = 0,
+    choice: Choice | None = None,
+) -> Selection:
+    """Choose in every matrix of the plan as many weights as it allots, those of highest score.
+
+    ``model`` is what the plan was made from: a path, a hub id, a module or a state dict; one matrix
+    is in memory at a time. ``score`` is a name of ``frog list scores`` or an expression such as
+    ``"gradient * relevance^-1"``; ``auto`` is a random choice: no score was shown to beat it at
+    equal budget (docs/selecting-weights.md). Dead weights (rows and columns of zeros, weights
+    without gradient) are never chosen. Rows, columns and blocks fill the count as far as whole
+    units fit.
+
+    Raises :class:`~frog.errors.UsageError` for a plan of another model,
+    :class:`~frog.errors.ModelError` for weights that are not finite.
+
+    >>> import torch, frog
+    >>> layer = torch.nn.Linear(64, 256, bias=False)
+    >>> plan = frog.allocate(frog.analyze(layer), 0.01)
+    >>> select(layer, plan, score="magnitude").count
+    164
+    """
+    expression = parse(score)
+    choice = choice or Choice()
+    if granularity not in GRANULARITIES:
+        raise UsageError(
+            f"granularity must be one of {', '.join(GRANULARITIES)}, got '{granularity}'"
+        )
+    if expression.needs_gradient and choice.gradients is None:
+        raise UsageError(
+            f"the score '{expression}' needs gradients: collect them with frog.tuning.collect and "
+            "give them as Choice(gradients=...)"
+        )
+    units = Units(
+        granularity=granularity, size=choice.block_size if granularity == "block" else (1, 1)
+    )
+    matrices = _matrices(model, plan)
+    if plan.by_score:
+        plan = _settled(plan, matrices, expression, choice, seed)
+    chosen = []
+    for layer in plan.layers:
+        if layer.count:
+            chosen.append(_one(matrices[layer.name], layer, expression, units, choice, seed))
+        if choice.on_matrix is not None:
+            choice.on_matrix(layer.name)
+    return Selection(
+        path=plan.path,
+        plan=plan,
+        score=str(expression),
+        granularity=granularity,
+        chosen=tuple(x for x in chosen if x.count),
+        seed=seed,
+        notes=tuple(_remarks(plan, chosen)),
+    )
+
+
+def _matrices(model: Any, plan: Plan) -> dict[str, WeightMatrix]:
+    listed = {x.name: x for x in catalogue(list_tensors(model)).matrices}
+    for layer in plan.layers:
+        matrix = listed.get(layer.name)
+        if matrix is None or matrix.shape != layer.shape:
+            got = "there is none" if matrix is None else f"it is {matrix.shape}"
+            raise UsageError(
+                f"the plan has {layer.name} of {layer.shape}, but in this model {got}: "
+                "make a plan from this model"
+            )
+    return {layer.name: listed[layer.name] for layer in plan.layers}
+
+
+def _subject(matrix: WeightMatrix, choice: Choice, seed: int) -> Subject:
+    weight = matrix.loader.load()
+    if not np.isfinite(weight).all():
+        bad = int(np.count_nonzero(~np.isfinite(weight)))
+        raise ModelError(
+            f"{matrix.name} {matrix.shape} holds {bad} NaN or infinite weights: leave it out with "
+            "exclude, or mend the model"
+        )
+    gradient = (choice.gradients or {}).get(matrix.name)
+    if gradient is not None and gradient.mean.shape != matrix.shape:
+        raise UsageError(
+            f"the gradient of {matrix.name} must be {matrix.shape}, got {gradient.mean.shape}"
+        )
+    return Subject(
+        name=matrix.name,
+        weight=weight,
+        gradient=gradient,
+        alpha=_alpha(choice.report, matrix.name),
+        rank=choice.rank,
+        seed=seed,
+    )
+
+
+def _alpha(report: ModelReport | None, name: str) -> float:
+    layers = () if report is None else report.layers
+    return next((x.values.get("alpha", math.nan) for x in layers if x.name == name), math.nan)
+
+
+def _scores(subject: Subject, expression: Expression, choice: Choice) -> tuple[Scored, int]:
+    scores = expression(subject)
+    if choice.protect:
+        scores = spare(scores, subject, choice.protect, choice.protect_strength)
+    return without_dead(scores, subject)
+
+
+def _one(
+    matrix: WeightMatrix,
+    layer: Allotment,
+    expression: Expression,
+    units: Units,
+    choice: Choice,
+    seed: int,
+) -> Chosen:
+    subject = _subject(matrix, choice, seed)
+    scores, dead = _scores(subject, expression, choice)
+    index = choose(scores, layer.count, units)
+    held = int(unit_sizes(index, matrix.shape, units.granularity, units.size).sum())
+    return Chosen(
+        name=matrix.name,
+        shape=matrix.shape,
+        dtype=matrix.dtype,
+        granularity=units.granularity,
+        index=index,
+        count=held,
+        block_size=units.size,
+        digest=matrix.loader.fingerprint(),
+        facts={"allotted": float(layer.count), "dead": float(dead)},
+    )
+
+
+def _settled(
+    plan: Plan,
+    matrices: Mapping[str, WeightMatrix],
+    expression: Expression,
+    choice: Choice,
+    seed: int,
+) -> Plan:
+    """The plan with the counts of one threshold over all normalised scores.
+
+    A map reads its matrix again whenever it is asked: none is kept.
+    """
+    maps = {}
+    for name, matrix in matrices.items():
+        maps[name] = _Reread(matrix, expression, choice, seed)
+    bounds = plan.budget
+    counts = settle(
+        maps,
+        plan.total,
+        {x.name: math.ceil(bounds.floor * x.params) for x in plan.layers},
+        {x.name: math.floor(bounds.cap * x.params) for x in plan.layers},
+    )
+    mean = plan.total / plan.params
+    layers = tuple(
+        replace(
+            x,
+            count=counts[x.name],
+            reason=f"{counts[x.name] / x.params / mean:.2f} of the even share by one threshold",
+        )
+        for x in plan.layers
+    )
+    return replace(plan, layers=layers, by_score=False)
+
+
+@dataclass(slots=True, eq=False)
+class _Reread:
+    """Normalised scores of a matrix that is loaded for every pass and dropped after it."""
+
+    matrix: WeightMatrix
+    expression: Expression
+    choice: Choice
+    seed: int
+    _made: Scored | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape
+
+    def slab(self, start: int, stop: int) -> np.ndarray:
+        if self._made is None or start == 0:
+            subject = _subject(self.matrix, self.choice, self.seed)
+            self._made = normalised(_scores(subject, self.expression, self.choice)[0])
+        slab = self._made.slab(start, stop)
+        if stop == self.shape[0]:
+            self._made = None
+        return slab
+
+
+def _remarks(plan: Plan, chosen: list[Chosen]) -> Iterator[str]:
+    short = [x for x in chosen if x.count < x.facts["allotted"]]
+    if short:
+        missing = sum(int(x.facts["allotted"]) - x.count for x in short)
+        yield (
+            f"{missing:,} of {plan.total:,} weights of the plan are not chosen, in {len(short)} "
+            "matrices: whole units did not fit, or too few weights are alive"
+        )
+    dead = sum(int(x.facts["dead"]) for x in chosen)
+    if dead:
+        yield f"{dead:,} dead weights were kept out"

@@ -1,0 +1,148 @@
+"""Relevance of every weight from the singular value decomposition W = U diag(sigma) V^T.
+
+    relevance     S_ij = sum_k sigma_k |u_ik| |v_jk|          product of |U| sigma and |V|
+    rank one      a_i b_j, the best rank-one form of S        two vectors
+    low rank      |sum_{k<=r} sigma_k u_ik v_jk|              LIFT
+    leverage      (sum_k u_ik^2) (sum_k v_jk^2), k <= r       row times column leverage
+
+S needs no U: since W v_k = sigma_k u_k, S = |W V| |V|^T (or |U| |W^T U|^T with the smaller side).
+All come back as :mod:`frog.numerics.scored`: thin factors, never an m x n array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from frog.errors import UsageError
+from frog.numerics.random_matrix import count_spikes
+from frog.numerics.scored import Product
+
+OVERSAMPLING = 8
+PASSES = 1
+"""Extra columns and power iterations of the randomised SVD: Halko et al. 2011, algorithm 4.4."""
+
+SLAB_ROWS = 1024
+
+SKETCH_UNTIL = 4
+"""The randomised SVD is used for ranks below min(m, n) over this; above, the whole is no dearer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """Leading singular triplets, float32: ``left`` (m, r) = U diag(sigma), ``right`` (n, r) = V."""
+
+    left: np.ndarray
+    right: np.ndarray
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Singular values (r,), descending."""
+        return np.linalg.norm(self.left, axis=0)
+
+
+def factors(weight_mn: np.ndarray, rank: int | None = None, *, seed: int = 0) -> Factors:
+    """The ``rank`` leading singular triplets of an (m, n) matrix, all of them for None.
+
+    A small share of them by a randomised SVD (Halko, Martinsson & Tropp 2011, SIAM Review 53(2),
+    algorithms 4.4 and 5.1) with a fixed seed, otherwise from the eigenvectors of the smaller
+    Gram matrix in float64. Raises :class:`~frog.errors.UsageError` for a rank out of range.
+
+    >>> found = factors(np.diag([3.0, 1.0, 2.0]).astype(np.float32), 2)
+    >>> found.sigma.round(5).tolist()
+    [3.0, 2.0]
+    """
+    m, n = weight_mn.shape
+    r = min(m, n)
+    if rank is not None and not 1 <= rank <= r:
+        raise UsageError(f"a rank must lie in 1..{r} for a matrix of {m} x {n}, got {rank}")
+    w = torch.from_numpy(np.ascontiguousarray(weight_mn, dtype=np.float32))
+    if rank is not None and rank + OVERSAMPLING < r / SKETCH_UNTIL:
+        return _sketched(w, rank, seed)
+    flat = w if m >= n else w.T
+    gram = torch.zeros(r, r, dtype=torch.float64)
+    for slab in flat.split(SLAB_ROWS):  # in float64 a slab at a time, never the whole matrix
+        gram += slab.double().T @ slab.double()
+    vectors = torch.linalg.eigh(gram)[1].flip(1)[:, :rank].float()
+    images = flat @ vectors
+    if m >= n:
+        return Factors(images.numpy(), vectors.numpy())
+    # W = U (sigma V^T): the scale goes to the left
+    sigma = images.norm(dim=0)
+    safe = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
+    return Factors((vectors * sigma).numpy(), (images / safe).numpy())
+
+
+def _sketched(w_mn: torch.Tensor, rank: int, seed: int) -> Factors:
+    generator = torch.Generator().manual_seed(seed)
+    probe = torch.randn(w_mn.shape[1], rank + OVERSAMPLING, generator=generator)
+    q = torch.linalg.qr(w_mn @ probe)[0]
+    for _ in range(PASSES):
+        q = torch.linalg.qr(w_mn @ torch.linalg.qr(w_mn.T @ q)[0])[0]
+    # B = Q^T W is small: its SVD is that of W within the range of Q
+    small = (w_mn.T @ q).T
+    u, sigma, vh = torch.linalg.svd(small, full_matrices=False)
+    left = q @ (u[:, :rank] * sigma[:rank])
+    return Factors(left.numpy(), vh[:rank].T.contiguous().numpy())
+
+
+def relevance(found: Factors) -> Product:
+    """S_ij = sum_k sigma_k |u_ik| |v_jk| over the components found.
+
+    >>> relevance(factors(np.diag([3.0, 1.0]).astype(np.float32))).slab(0, 1).round(5).tolist()
+    [[3.0, 0.0]]
+    """
+    return Product(np.abs(found.left), np.abs(found.right))
+
+
+def rank_one(scores: Product, *, steps: int = 50) -> Product:
+    """The best rank-one form a_i b_j of a product of non-negative factors, by power iteration.
+
+    S itself is never formed: S b = left (right^T b). Perron's theorem makes a and b non-negative.
+    """
+    left, right = scores.left.astype(np.float64), scores.right.astype(np.float64)
+    b = np.full(len(right), 1.0 / np.sqrt(len(right)))
+    a = left @ (right.T @ b)
+    for _ in range(steps):
+        size = np.linalg.norm(a)
+        if size == 0:
+            break
+        fresh = right @ (left.T @ (a / size))
+        length = np.linalg.norm(fresh)
+        if length == 0 or np.linalg.norm(fresh / length - b) < 1e-9:
+            break
+        b = fresh / length
+        a = left @ (right.T @ b)
+    return Product(a[:, None].astype(np.float32), b[:, None].astype(np.float32))
+
+
+def low_rank(found: Factors) -> Product:
+    """|W_r|, the entries of the truncation to the components found, without sign.
+
+    Source: Liu et al. 2025, "LIFT the veil for the truth", ICML, arXiv:2506.00772.
+    """
+    return Product(found.left, found.right)
+
+
+def leverage(found: Factors) -> Product:
+    """Row leverage times column leverage in the components found, those of sigma 0 left out.
+
+    Source: Mahoney & Drineas 2009, "CUR matrix decompositions", PNAS 106(3).
+    """
+    sigma = found.sigma
+    live = sigma > 1e-6 * sigma.max(initial=0.0)
+    rows = (found.left[:, live] / sigma[live]) ** 2
+    columns = found.right[:, live] ** 2
+    return Product(rows.sum(1, keepdims=True), columns.sum(1, keepdims=True))
+
+
+def beyond_bulk(sigma: np.ndarray, shape: tuple[int, int]) -> int:
+    """How many components stand out of the random bulk, at least 1.
+
+    ``sigma`` (r,) are all singular values. The edge is that of Marchenko and Pastur with the
+    variance of the bulk (:func:`frog.numerics.random_matrix.count_spikes`).
+    """
+    eigenvalues = np.sort(np.asarray(sigma, dtype=np.float64) ** 2)[::-1]
+    return max(1, int(count_spikes(eigenvalues, shape)))

@@ -1,0 +1,230 @@
+"""What every score owes: laws over all members, granularities and odd matrices."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frog.numerics.scored import Dense, slabs
+from frog.numerics.topk import top_k
+from frog.numerics.units import unit_entries, unit_sizes
+from frog.selection.choose import Units, choose, normalised, settle
+from frog.selection.expression import parse
+from frog.selection.guard import without_dead
+from frog.selection.scores import SCORES, Gradient, Subject
+from frog.types import GRANULARITIES
+
+
+def subject(shape: tuple[int, int] = (24, 17), seed: int = 0, **odd: object) -> Subject:
+    draw = np.random.default_rng(seed)
+    weight = (draw.standard_normal(shape) * np.exp(draw.standard_normal(shape[0]))[:, None]).astype(
+        np.float32
+    )
+    gradient = Gradient(
+        mean=draw.standard_normal(shape).astype(np.float32),
+        square=draw.random(shape, dtype=np.float32) + 0.1,
+    )
+    return Subject(name="w", weight=weight, gradient=gradient, rank=5, **odd)  # type: ignore[arg-type]
+
+
+def whole(scores: object) -> np.ndarray:
+    return np.concatenate([slab for _, slab in slabs(scores)])  # type: ignore[arg-type]
+
+
+def twins() -> dict:
+    def svd(s: Subject) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.linalg.svd(s.weight.astype(np.float64), full_matrices=False)
+
+    def relevance(s: Subject, rank: int | None = None) -> np.ndarray:
+        u, sigma, vh = svd(s)
+        return (np.abs(u[:, :rank]) * sigma[:rank]) @ np.abs(vh[:rank])
+
+    def rank_one(s: Subject) -> np.ndarray:
+        u, sigma, vh = np.linalg.svd(relevance(s))
+        return np.abs(sigma[0] * np.outer(u[:, 0], vh[0]))
+
+    def low_rank(s: Subject) -> np.ndarray:
+        u, sigma, vh = svd(s)
+        return np.abs((u[:, :5] * sigma[:5]) @ vh[:5])
+
+    def leverage(s: Subject) -> np.ndarray:
+        u, _, vh = svd(s)
+        return np.outer((u[:, :5] ** 2).sum(1), (vh[:5] ** 2).sum(0))
+
+    return {
+        "relevance": relevance,
+        "relevance-lowrank": lambda s: relevance(s, 5),
+        "relevance-rank1": rank_one,
+        "lowrank": low_rank,
+        "leverage": leverage,
+        "magnitude": lambda s: np.abs(s.weight),
+        "gradient": lambda s: np.abs(s.gradient.mean),
+        "fisher": lambda s: s.gradient.square,
+        "relevance-gradient": lambda s: relevance(s) * np.abs(s.gradient.mean),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(twins()))
+@pytest.mark.parametrize("shape", [(24, 17), (17, 24), (20, 20), (1, 9), (9, 1)])
+def test_scores_equal_their_slow_twins(name: str, shape: tuple[int, int]) -> None:
+    one = subject(shape)
+    if min(shape) < 5:
+        one.rank = 1
+        if name in ("relevance-lowrank", "lowrank", "leverage"):
+            pytest.skip("the twin takes five components")
+    expected = twins()[name](one)
+    assert np.allclose(whole(SCORES[name](one)), expected, rtol=2e-3, atol=2e-4 * expected.max())
+
+
+def test_only_chance_has_no_twin() -> None:
+    assert set(SCORES) - set(twins()) == {"random"}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_are_not_negative_and_change_nothing(name: str) -> None:
+    one = subject()
+    before = one.weight.copy()
+    first, again = whole(SCORES[name](one)), whole(SCORES[name](subject()))
+    assert (first >= 0).all() and np.array_equal(first, again)
+    assert np.array_equal(one.weight, before)
+
+
+@pytest.mark.parametrize("name", sorted(set(SCORES) - {"random"}))
+def test_permuting_rows_and_columns_permutes_the_choice(name: str) -> None:
+    one = subject()
+    draw = np.random.default_rng(5)
+    rows, columns = draw.permutation(24), draw.permutation(17)
+    assert one.gradient is not None
+    other = Subject(
+        name="w",
+        weight=one.weight[rows][:, columns],
+        gradient=Gradient(
+            mean=one.gradient.mean[rows][:, columns], square=one.gradient.square[rows][:, columns]
+        ),
+        rank=5,
+    )
+    here, there = whole(SCORES[name](one)), whole(SCORES[name](other))
+    assert np.allclose(here[rows][:, columns], there, rtol=1e-3, atol=1e-4 * here.max())
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("scale", [0.25, 8.0])
+def test_scale_of_the_weights_changes_no_choice(name: str, scale: float) -> None:
+    one, other = subject(), subject()
+    other.weight = one.weight * np.float32(scale)
+    a = top_k(normalised(SCORES[name](one)), 40)
+    b = top_k(normalised(SCORES[name](other)), 40)
+    assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_power_one_and_power_zero_of_others_are_the_plain_choice(name: str) -> None:
+    plain = top_k(SCORES[name](subject()), 60)
+    for text in (f"{name} * magnitude^0", f"{name} * alpha^0", f"{name}^1"):
+        assert np.array_equal(top_k(parse(text)(subject(alpha=3.0)), 60), plain)
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_choices_are_ascending_unique_in_range_and_never_dead(name: str, granularity: str) -> None:
+    one = subject()
+    one.weight[3] = 0.0
+    one.weight[:, 7] = 0.0
+    scores, dead = without_dead(SCORES[name](one), one)
+    assert dead == 17 + 23
+    size = (4, 5) if granularity == "block" else (1, 1)
+    units = Units(granularity=granularity, size=size)
+    index = choose(scores, 100, units)
+    assert (np.diff(index) > 0).all()
+    held = unit_sizes(index, (24, 17), granularity, size).sum()
+    assert held == 100 if granularity == "element" else 100 - 24 < held <= 100
+    rows, columns = unit_entries(index, (24, 17), granularity, size)
+    if granularity == "element":
+        assert not (rows == 3).any() and not (columns == 7).any()
+    if granularity == "row":
+        assert 3 not in index
+    if granularity == "column":
+        assert 7 not in index
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("odd", ["zero", "constant", "rank-1", "1 x n", "n x 1"])
+def test_odd_matrices(name: str, odd: str) -> None:
+    shape = {"1 x n": (1, 30), "n x 1": (30, 1)}.get(odd, (12, 9))
+    one = subject(shape)
+    if odd == "zero":
+        one.weight[:] = 0.0
+    elif odd == "constant":
+        one.weight[:] = 2.0
+    elif odd == "rank-1":
+        one.weight[:] = np.outer(one.weight[:, 0], one.weight[0])
+    scores, dead = without_dead(SCORES[name](one), one)
+    chosen = top_k(scores, 5)
+    assert len(chosen) == (0 if odd == "zero" else 5)
+    assert dead == (one.weight.size if odd == "zero" else 0)
+
+
+def test_gradients_of_zero_are_dead() -> None:
+    one = subject()
+    assert one.gradient is not None
+    one.gradient.square[:20] = 0.0
+    scores, dead = without_dead(SCORES["magnitude"](one), one)
+    assert dead == 20 * 17 and (top_k(scores, 68) >= 20 * 17).all()
+    assert len(top_k(scores, 200)) == 68
+
+
+# --------------------------------------------------------------------------- thresholds
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, 1.0, 2.0, 2.5, np.nan, -np.inf, 1e30]), min_size=1,
+                    max_size=60),
+    share=st.floats(0, 1),
+)  # fmt: skip
+def test_top_k_is_a_stable_sort(values: list[float], share: float) -> None:
+    array = np.array(values, dtype=np.float32)[None]
+    k = int(share * array.size)
+    keys = np.where(np.isnan(array[0]), -np.inf, array[0])
+    order = np.argsort(-keys, kind="stable")[:k]
+    expected = np.sort(order[keys[order] > -np.inf])
+    assert np.array_equal(top_k(Dense(array), k), expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_top_k_of_a_large_matrix_with_rows_of_unequal_size(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    array = draw.random((900, 700), dtype=np.float32) * np.exp(3 * draw.standard_normal((900, 1)))
+    array = np.round(array, 2).astype(np.float32)  # ties
+    expected = np.sort(np.argsort(-array.ravel(), kind="stable")[:6300])
+    assert np.array_equal(top_k(Dense(array), 6300), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+    bound=st.sampled_from([(0.0, 1.0), (0.2, 0.7), (0.3, 1.0), (0.0, 0.5)]),
+)
+def test_one_threshold_equals_sorting_everything(
+    sizes: list[int], share: float, seed: int, bound: tuple[float, float]
+) -> None:
+    draw = np.random.default_rng(seed)
+    maps = {
+        str(i): Dense(draw.integers(0, 6, (size, 3)).astype(np.float32) / 7)
+        for i, size in enumerate(sizes)
+    }
+    floor = {name: int(np.ceil(bound[0] * x.values.size)) for name, x in maps.items()}
+    cap = {name: int(bound[1] * x.values.size) for name, x in maps.items()}
+    total = sum(floor.values()) + int(share * (sum(cap.values()) - sum(floor.values())))
+    if sum(floor.values()) > total or any(floor[x] > cap[x] for x in maps):
+        return
+    counts = settle(maps, total, floor, cap)
+    assert sum(counts.values()) == total
+    assert all(floor[x] <= counts[x] <= cap[x] for x in maps)
+    if bound == (0.0, 1.0):
+        flat = np.concatenate([x.values.ravel() for x in maps.values()])
+        owner = np.concatenate([[name] * x.values.size for name, x in maps.items()])
+        first = owner[np.argsort(-flat, kind="stable")[:total]]
+        assert counts == {name: int((first == name).sum()) for name in maps}

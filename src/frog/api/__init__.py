@@ -2,6 +2,7 @@
 
 from frog.api.allocating import allocate
 from frog.api.comparing import compare
+from frog.api.deltas import apply_delta, diff
 from frog.api.flowing import Flow, flow
 from frog.api.gating import gate, read_policy
 from frog.api.listing import list_metrics, list_rankings
@@ -15,9 +16,11 @@ __all__ = [
     "Run",
     "allocate",
     "analyze",
+    "apply_delta",
     "check",
     "compare",
     "device_of",
+    "diff",
     "flow",
     "gate",
     "inspect",

@@ -16,7 +16,7 @@ from frog.selection.choose import Units, choose, normalised, settle
 from frog.selection.expression import Expression, parse
 from frog.selection.guard import spare, without_dead
 from frog.selection.scores import Gradient, Score, Subject
-from frog.types import GRANULARITIES, Allotment, Chosen, ModelReport, Plan, Selection, WeightMatrix
+from frog.types import GRANULARITIES, Chosen, ModelReport, Plan, Selection, WeightMatrix
 from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
 
@@ -58,8 +58,8 @@ def select(
     is in memory at a time. ``score`` is a name of ``frog list scores`` or an expression such as
     ``"gradient * relevance^-1"``; ``auto`` is a random choice: no score was shown to beat it at
     equal budget (docs/selecting-weights.md). Dead weights (rows and columns of zeros, weights
-    without gradient) are never chosen. Rows, columns and blocks fill the count as far as whole
-    units fit.
+    without gradient) are never chosen. Of rows, columns and blocks only whole
+    ones are chosen; what they leave of a count goes to the next matrix.
 
     Raises :class:`~frog.errors.UsageError` for a plan of another model,
     :class:`~frog.errors.ModelError` for weights that are not finite.
@@ -87,10 +87,14 @@ def select(
     matrices = _matrices(model, plan)
     if plan.by_score:
         plan = _settled(plan, matrices, expression, choice, seed)
-    chosen = []
+    chosen, carried = [], 0
     for layer in plan.layers:
         if layer.count:
-            chosen.append(_one(matrices[layer.name], layer, expression, units, choice, seed))
+            # what whole units left over goes to the next matrix: the total stays within a unit
+            wanted = min(layer.count + carried, layer.params)
+            found = _one(matrices[layer.name], wanted, expression, units, choice, seed)
+            carried = layer.count + carried - found.count if granularity != "element" else 0
+            chosen.append(found)
         if choice.on_matrix is not None:
             choice.on_matrix(layer.name)
     return Selection(
@@ -154,7 +158,7 @@ def _scores(subject: Subject, expression: Expression, choice: Choice) -> tuple[S
 
 def _one(
     matrix: WeightMatrix,
-    layer: Allotment,
+    wanted: int,
     expression: Expression,
     units: Units,
     choice: Choice,
@@ -162,7 +166,7 @@ def _one(
 ) -> Chosen:
     subject = _subject(matrix, choice, seed)
     scores, dead = _scores(subject, expression, choice)
-    index = choose(scores, layer.count, units)
+    index = choose(scores, wanted, units)
     held = int(unit_sizes(index, matrix.shape, units.granularity, units.size).sum())
     return Chosen(
         name=matrix.name,
@@ -173,7 +177,7 @@ def _one(
         count=held,
         block_size=units.size,
         digest=matrix.loader.fingerprint(),
-        facts={"allotted": float(layer.count), "dead": float(dead)},
+        facts={"wanted": float(wanted), "dead": float(dead)},
     )
 
 
@@ -235,12 +239,11 @@ class _Reread:
 
 
 def _remarks(plan: Plan, chosen: list[Chosen]) -> Iterator[str]:
-    short = [x for x in chosen if x.count < x.facts["allotted"]]
-    if short:
-        missing = sum(int(x.facts["allotted"]) - x.count for x in short)
+    missing = plan.total - sum(x.count for x in chosen)
+    if missing:
         yield (
-            f"{missing:,} of {plan.total:,} weights of the plan are not chosen, in {len(short)} "
-            "matrices: whole units did not fit, or too few weights are alive"
+            f"{missing:,} of {plan.total:,} weights of the plan are not chosen: whole units did "
+            "not fit, or too few weights are alive"
         )
     dead = sum(int(x.facts["dead"]) for x in chosen)
     if dead:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "frog"
 FLOOR = {"types", "registry", "errors", "serial", "version"}
-ROOMS = {"weights", "metrics", "report", "allocation", "selection", "tuning", "exports", "recipes"}
+ROOMS = {"weights", "metrics", "report", "allocation", "selection", "tuning", "exports"}
 ALLOWED = {
     "errors": set(),
     "version": set(),
@@ -25,10 +25,7 @@ GUESTS = {  # a third-party package and the only units that may import it
     "safetensors": {"weights", "serial", "exports"},
     "xxhash": {"weights"},
     "huggingface_hub": {"weights"},
-    "transformers": {"weights", "tuning", "recipes"},
-    "accelerate": {"tuning", "recipes"},
-    "datasets": {"recipes"},
-    "peft": {"tuning", "exports"},
+    "transformers": {"weights"},
     "threadpoolctl": {"metrics"},
     "platformdirs": {"metrics"},
     "ray": {"metrics"},

@@ -6,6 +6,7 @@ from frog.version import __version__
 
 if TYPE_CHECKING:
     from frog.api import (
+        Choice,
         Flow,
         Run,
         allocate,
@@ -17,23 +18,18 @@ if TYPE_CHECKING:
         gate,
         inspect,
         merge_reports,
-        recommend,
         select,
-        tune,
     )
     from frog.errors import FrogError, ModelError, ReportError, UsageError
-    from frog.tuning import LayerSampler, Tuner
+    from frog.tuning import Tuner
     from frog.types import (
-        Alarm,
         Budget,
         Catalogue,
-        Certificate,
         Comparison,
         Farms,
         GateResult,
         LayerReport,
         ModelReport,
-        Noise,
         Plan,
         Policy,
         Selection,
@@ -44,20 +40,17 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "Alarm": "frog.types",
     "Budget": "frog.types",
     "Catalogue": "frog.types",
-    "Certificate": "frog.types",
+    "Choice": "frog.api",
     "Comparison": "frog.types",
     "Farms": "frog.types",
     "Flow": "frog.api",
     "FrogError": "frog.errors",
     "GateResult": "frog.types",
     "LayerReport": "frog.types",
-    "LayerSampler": "frog.tuning",
     "ModelError": "frog.errors",
     "ModelReport": "frog.types",
-    "Noise": "frog.types",
     "Plan": "frog.types",
     "Policy": "frog.types",
     "ReportError": "frog.errors",
@@ -78,26 +71,21 @@ _HOMES = {
     "gate": "frog.api",
     "inspect": "frog.api",
     "merge_reports": "frog.api",
-    "recommend": "frog.api",
     "select": "frog.api",
-    "tune": "frog.api",
 }
 
 __all__ = [
-    "Alarm",
     "Budget",
     "Catalogue",
-    "Certificate",
+    "Choice",
     "Comparison",
     "Farms",
     "Flow",
     "FrogError",
     "GateResult",
     "LayerReport",
-    "LayerSampler",
     "ModelError",
     "ModelReport",
-    "Noise",
     "Plan",
     "Policy",
     "ReportError",
@@ -119,9 +107,7 @@ __all__ = [
     "gate",
     "inspect",
     "merge_reports",
-    "recommend",
     "select",
-    "tune",
 ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from frog.types import GRANULARITIES
+
 
 def list_metrics() -> list[dict[str, Any]]:
     """Every metric: name, symbol, meaning, which way is better, scale degree, source."""
@@ -37,4 +39,50 @@ def list_rankings() -> list[dict[str, Any]]:
             "default": name == AUTO,
         }
         for name, ranking in RANKINGS.items()
+    ]
+
+
+def list_scores() -> list[dict[str, Any]]:
+    """Every score of single weights: name, meaning, what it needs, source."""
+    from frog.selection.scores import AUTO, SCORES
+
+    return [
+        {
+            "name": name,
+            "meaning": score.meaning,
+            "needs": score.needs,
+            "source": score.source,
+            "default": name == AUTO,
+        }
+        for name, score in SCORES.items()
+    ]
+
+
+def list_rules() -> list[dict[str, Any]]:
+    """Every rule that splits a budget: name, meaning, knobs with defaults, source."""
+    from frog.allocation.rules import AUTO, RULES
+
+    return [
+        {
+            "name": name,
+            "meaning": rule.meaning,
+            "knobs": rule.knobs,
+            "source": rule.source,
+            "default": name == AUTO,
+        }
+        for name, rule in RULES.items()
+    ]
+
+
+def list_granularities() -> list[dict[str, Any]]:
+    """What can be chosen as a whole."""
+    meanings = {
+        "element": "single weights",
+        "row": "all weights of an output",
+        "column": "all weights of an input",
+        "block": "rectangles of weights, 16 x 16 where nothing else is said",
+    }
+    return [
+        {"name": name, "meaning": meanings[name], "default": name == "element"}
+        for name in GRANULARITIES
     ]

@@ -11,21 +11,31 @@ from frog.cli.console import OUT, say
 from frog.cli.options import Format
 from frog.errors import UnknownName
 
-KINDS = ("metrics", "rankings")
+KINDS = ("metrics", "rankings", "scores", "rules", "granularities")
 WIDE = 120
-EVIDENCE = "No ranking is shown to hold in general: docs/design-notes/008-ranking-layers.md"
+EVIDENCE = {
+    "rankings": "No ranking is shown to hold in general: docs/design-notes/008-ranking-layers.md",
+    "scores": "No score was shown to beat a random choice: docs/selecting-weights.md",
+    "rules": "No rule was shown to beat the uniform one: docs/budgets.md",
+}
 
 
 def list_names(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="metrics or rankings")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(KINDS))],
     format: Format = "auto",
 ) -> None:
-    """List metrics, or rankings of layers, with meaning and source."""
+    """List metrics, rankings of layers, scores of weights, rules of budgets, granularities."""
     from frog import api
 
     if kind not in KINDS:
         raise UnknownName("list", kind, KINDS)
-    facts = api.list_metrics() if kind == "metrics" else api.list_rankings()
+    facts = {
+        "metrics": api.list_metrics,
+        "rankings": api.list_rankings,
+        "scores": api.list_scores,
+        "rules": api.list_rules,
+        "granularities": api.list_granularities,
+    }[kind]()
     if format == "json":
         OUT.file.write(json.dumps(facts, indent=2) + "\n")
     if format in ("json", "quiet"):
@@ -36,8 +46,10 @@ def list_names(
         return
     for fact in facts:
         fact["name"] += " (default)" if fact["default"] else ""
-    _print(facts, ["name", "meaning", "source"])
-    say(EVIDENCE)
+    narrow = OUT.width < WIDE and kind != "rankings"
+    _print(facts, [x for x in ("name", "meaning", "source") if x in facts[0]][: 2 if narrow else 3])
+    if kind in EVIDENCE:
+        say(EVIDENCE[kind])
 
 
 def _print(facts: list[dict[str, Any]], columns: list[str]) -> None:

@@ -10,14 +10,15 @@ from types import FrameType
 
 import typer
 
-from frog.cli import analyze, compare, demo, gate, inspect, listing, merge, report
+from frog.cli import analyze, compare, demo, gate, inspect, listing, merge, plan, report, select
 from frog.cli.console import flush, say
+from frog.cli.delta import delta
 from frog.errors import FrogError
 from frog.version import __version__
 
 app = typer.Typer(
     name="frog",
-    help="Measure the weights of a neural network without data.",
+    help="Measure the weights of a neural network without data; tune those that matter.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -27,6 +28,9 @@ app.command("analyze")(analyze.analyze)
 app.command("compare")(compare.compare)
 app.command("gate")(gate.gate)
 app.command("report")(report.report)
+app.command("plan")(plan.plan)
+app.command("select")(select.select)
+app.add_typer(delta, name="delta")
 app.command("inspect")(inspect.inspect)
 app.command("merge")(merge.merge)
 app.command("list")(listing.list_names)

@@ -110,13 +110,12 @@ def _shares(maps: Mapping[str, Scored], coarse: Mapping[str, np.ndarray], k: int
     """How many of the k highest scores lie in each map, ties in order of the maps."""
     if not maps or k <= 0:
         return dict.fromkeys(maps, 0)
-    cell, sure = cell_of(np.sum([coarse[name] for name in maps], axis=0, dtype=np.int64), k)
+    cell, sure = cell_of(_together([coarse[name] for name in maps]), k)
     fine = {
         name: fine_counts(scores, cell) if coarse[name][cell] else np.zeros(1, dtype=np.int32)
         for name, scores in maps.items()
     }
-    whole = np.sum([x for x in fine.values() if len(x) > 1], axis=0, dtype=np.int64)
-    inner, more = cell_of(whole, k - sure)
+    inner, more = cell_of(_together([x for x in fine.values() if len(x) > 1]), k - sure)
     left = k - sure - more
     shares = {}
     for name, counts in fine.items():
@@ -126,3 +125,11 @@ def _shares(maps: Mapping[str, Scored], coarse: Mapping[str, np.ndarray], k: int
         above = int(coarse[name][cell + 1 :].sum()) + int(counts[inner + 1 :].sum())
         shares[name] = above + taken
     return shares
+
+
+def _together(histograms: list[np.ndarray]) -> np.ndarray:
+    """Their sum, int64."""
+    whole = np.zeros(len(histograms[0]), dtype=np.int64)
+    for counts in histograms:
+        whole += counts
+    return whole

@@ -18,7 +18,7 @@ def without_dead(scores: Scored, subject: Subject) -> tuple[Scored, int]:
     entry whose score is NaN.
     """
     weight = subject.weight
-    rows, columns = ~weight.any(axis=1), ~weight.any(axis=0)
+    rows, columns = (weight == 0).all(axis=1), (weight == 0).all(axis=0)
     square = None if subject.gradient is None else subject.gradient.square
     count = int(rows.sum()) * weight.shape[1] + int(columns.sum()) * int((~rows).sum())
     if square is not None:

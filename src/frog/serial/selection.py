@@ -25,7 +25,12 @@ def write_selection(selection: Selection, path: Any) -> None:
         f"{number}": x.index.astype(np.int32 if x.shape[0] * x.shape[1] < 2**31 else np.int64)
         for number, x in enumerate(selection.chosen)
     }
-    about = {
+    write_tensors(tensors, {"frog": json.dumps(null(selection_to_dict(selection)))}, path)
+
+
+def selection_to_dict(selection: Selection) -> dict[str, Any]:
+    """All of a selection but the indices, as plain values."""
+    return {
         "format": SELECTION_FORMAT,
         "version": SELECTION_VERSION,
         "path": selection.path,
@@ -48,7 +53,6 @@ def write_selection(selection: Selection, path: Any) -> None:
             for x in selection.chosen
         ],
     }
-    write_tensors(tensors, {"frog": json.dumps(null(about), allow_nan=False)}, path)
 
 
 def read_selection(path: Any) -> Selection:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from frog.errors import UsageError
+from frog.weights.module import BESIDE
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of an element -> the integers of that width: bit patterns are compared as these."""
@@ -34,6 +35,8 @@ class Compact:
         self.change = nn.Parameter(
             torch.zeros(len(index), dtype=torch.float32, device=weight.device)
         )
+        setattr(self.change, BESIDE, True)
+        self._size = weight.numel()
         self._held: tuple[Tensor, Tensor] | None = None
 
     def values(self) -> Tensor:
@@ -69,8 +72,8 @@ class Compact:
         """
         self._follow()
         now = self._flat()[self.index]
-        known = _equal_bits(now, self.values())
-        fresh = torch.where(_equal_bits(now, self.base), 0.0, (now.double() - self.base).float())
+        known = equal_bits(now, self.values())
+        fresh = torch.where(equal_bits(now, self.base), 0.0, (now.double() - self.base).float())
         self.change.copy_(torch.where(known, self.change.detach(), fresh))
         self._held = (self.change.detach().clone(), now) if not known.all() else self._held
 
@@ -86,6 +89,11 @@ class Compact:
 
     def _follow(self) -> None:
         """Go to the device of the weight; refuse where the model was cast in between."""
+        if self.weight.numel() != self._size or hasattr(self.weight, "full_tensor"):
+            raise UsageError(
+                f"{self.name} was spread over processes: sharded training (FSDP, ZeRO-3) is not "
+                "supported; use one process, or DDP, which holds the model in each"
+            )
         if self.weight.dtype != self.base.dtype or self.change.dtype != torch.float32:
             raise UsageError(
                 f"{self.name} must stay {self.base.dtype} while it is tuned, got "
@@ -107,6 +115,7 @@ def _sum(base: Tensor, change: Tensor) -> Tensor:
     return (base.float() + change).to(base.dtype)
 
 
-def _equal_bits(a: Tensor, b: Tensor) -> Tensor:
+def equal_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors of one dtype hold the same bit patterns; bool."""
     width = BITS[a.element_size()]
     return a.view(width) == b.view(width)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from frog.errors import ModelError, UnknownName, UsageError
+from frog.numerics.units import unit_entries
 from frog.numerics.views import entries
 from frog.tuning.compact import Compact
 from frog.tuning.matrix import TunedMatrix
@@ -37,33 +38,6 @@ def place(model: nn.Module, selection: Selection, plan: Plan) -> tuple[TunedMatr
         for tuned in _parameter(model, name, members, ratios):
             made[tuned.name] = tuned
     return tuple(made[chosen.name] for chosen, _ in found)
-
-
-def expand(chosen: Chosen) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the chosen entries, each (k,) int64, unit by unit.
-
-    >>> import numpy as np
-    >>> expand(Chosen(name="w", shape=(2, 3), dtype="float32", granularity="column",
-    ...               index=np.array([2]), count=2))
-    (array([0, 1]), array([2, 2]))
-    """
-    m, n = chosen.shape
-    units = np.asarray(chosen.index, dtype=np.int64)
-    if chosen.granularity == "element":
-        return units // n, units % n
-    if chosen.granularity == "row":
-        return np.repeat(units, n), np.tile(np.arange(n), len(units))
-    if chosen.granularity == "column":
-        return np.tile(np.arange(m), len(units)), np.repeat(units, m)
-    if chosen.granularity != "block":
-        raise UnknownName("granularity", chosen.granularity, ("element", "row", "column", "block"))
-    high, wide = chosen.block_size
-    across = -(-n // wide)
-    rows = (units // across * high)[:, None, None] + np.arange(high)[None, :, None]
-    columns = (units % across * wide)[:, None, None] + np.arange(wide)[None, None, :]
-    rows, columns = np.broadcast_arrays(rows, columns)
-    inside = (rows < m) & (columns < n)
-    return rows[inside], columns[inside]
 
 
 def call_of(module: nn.Module, attribute: str) -> str:
@@ -134,7 +108,7 @@ def _parameter(
     assert weight is not None
     if not torch.isfinite(weight.data).all():
         raise ModelError(f"{name} holds NaN or infinite weights: it cannot be tuned")
-    places = [expand(chosen) for chosen, _ in members]
+    places = [unit_entries(x.index, x.shape, x.granularity, x.block_size) for x, _ in members]
     index = [
         entries(matrix.live.view, *at)  # pyright: ignore[reportOptionalMemberAccess]
         for (_, matrix), at in zip(members, places, strict=True)

@@ -9,7 +9,6 @@
     policies      the rules of a gate
     plans         how much of a model may be trained, and its split over the matrices
     selections    which weights are trained
-    training      what is watched and done while they are: noise, alarms, the certificate
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -42,7 +41,6 @@ from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
 from frog.types.selections import GRANULARITIES, Chosen, Selection
 from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
-from frog.types.training import Alarm, Certificate, Noise, Worst
 from frog.types.wiring import Edge, Gain, Heads, Wiring
 
 __all__ = [
@@ -51,12 +49,10 @@ __all__ = [
     "KINDS",
     "NAN",
     "SEVERITIES",
-    "Alarm",
     "Allotment",
     "Breach",
     "Budget",
     "Catalogue",
-    "Certificate",
     "Chosen",
     "Comparison",
     "DepthProfile",
@@ -76,7 +72,6 @@ __all__ = [
     "Loader",
     "MatrixView",
     "ModelReport",
-    "Noise",
     "NullLook",
     "Origin",
     "Overlap",
@@ -95,5 +90,4 @@ __all__ = [
     "TensorDelta",
     "WeightMatrix",
     "Wiring",
-    "Worst",
 ]

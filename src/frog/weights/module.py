@@ -18,6 +18,9 @@ from frog.weights.stored import StoredTensor, TensorList
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that data-parallel training and torch.compile put before every name."""
 
+BESIDE = "_frog_beside"
+"""Marks parameters that train beside the weights they belong to: no part of the model."""
+
 PACKED_BUFFERS = ("qweight", "weight_packed", "weight", "W_q")
 """Buffers in which layers for inference keep codes."""
 
@@ -37,6 +40,8 @@ def list_module(model: nn.Module) -> TensorList:
     owners = {name: type(child).__name__ for name, child in model.named_modules()}
     stored = []
     for name, parameter in model.named_parameters(remove_duplicate=False):
+        if hasattr(parameter, BESIDE):
+            continue
         owner = owners.get(name.rpartition(".")[0], "")
         stored.append((torch_key(parameter), stored_torch(name, parameter, owner)))
     beside = _beside(model, {tensor.name for _, tensor in stored})

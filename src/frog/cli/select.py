@@ -1,0 +1,101 @@
+"""``frog select``: which weights are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frog.cli.console import OUT, say, suggest
+from frog.cli.options import Exclude, Format, Include, Jobs, Model, Seed, UseCache
+from frog.cli.plan import ReportFile, Roles, RuleName, report_of
+from frog.errors import UnknownName, UsageError
+
+EXPORTS = ("axolotl", "rank-pattern")
+
+
+def select(  # noqa: PLR0913 - a flag is an argument here
+    model: Model,
+    plan: Annotated[Path | None, typer.Option(help="A plan of frog plan tune.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Without a plan: weights to train, such as 1% or 5M.")
+    ] = None,
+    rule: RuleName = "auto",
+    report: ReportFile = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    role: Roles = None,
+    score: Annotated[
+        str, typer.Option(help="frog list scores, or 'a * b^-1'; auto is random.")
+    ] = "auto",
+    granularity: Annotated[str, typer.Option(help="element, row, column or block.")] = "element",
+    rank: Annotated[
+        int | None, typer.Option(help="Components of low-rank scores; 0: beyond the random bulk.")
+    ] = None,
+    protect: Annotated[
+        int, typer.Option(help="Keep away from so many leading singular directions.")
+    ] = 0,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The selection.")] = None,
+    export: Annotated[
+        str | None, typer.Option(help="axolotl or rank-pattern: the plan for other tools.")
+    ] = None,
+    top_fraction: Annotated[
+        float, typer.Option(help="Share of modules that --export axolotl unfreezes.")
+    ] = 0.5,
+    jobs: Jobs = None,
+    cache: UseCache = True,
+    format: Format = "auto",
+) -> None:
+    """Choose the weights of MODEL that are trained."""
+    from frog import api
+
+    if (plan is None) == (budget is None):
+        raise UsageError(
+            "one of --plan FILE and --budget must be given, got "
+            f"{'both' if plan is not None else 'neither'}: --budget 1% splits evenly"
+        )
+    if export is not None and export not in EXPORTS:
+        raise UnknownName("export of a selection", export, EXPORTS)
+    if plan is not None:
+        from frog.types import Plan
+
+        made = Plan.from_json(plan)
+    else:
+        measured = report_of(model, report, jobs=jobs, cache=cache, quiet=format == "quiet")
+        made = api.allocate(
+            measured, str(budget), rule=rule, include=include, exclude=exclude, roles=role or ()
+        )
+    if export is not None:
+        text = api.export_plan(made, export, fraction=top_fraction)
+        if out is None:
+            OUT.file.write(text)
+        else:
+            from frog.serial.whole_file import write_whole
+
+            write_whole(text.encode(), out)
+            say(f"wrote {out}")
+        return
+    chosen = api.select(
+        model, made, score=score, granularity=granularity, seed=seed,
+        choice=api.Choice(rank=rank, protect=protect),
+    )  # fmt: skip
+    if out is not None:
+        chosen.save(out)
+    if format == "json":
+        import json
+
+        from frog.serial.selection import selection_to_dict
+
+        OUT.file.write(json.dumps(selection_to_dict(chosen), indent=2) + "\n")
+    elif format != "quiet":
+        from frog.report.plans import selection_table
+
+        OUT.print(selection_table(chosen))
+    if format != "quiet":
+        if out is not None:
+            say(f"wrote {out}")
+        else:
+            suggest("frog", "select", model, *(("--plan", str(plan)) if plan else
+                    ("--budget", str(budget))), "-o", "selection.safetensors")  # fmt: skip

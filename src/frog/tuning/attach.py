@@ -3,63 +3,46 @@
 from __future__ import annotations
 
 import re
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from frog.errors import UsageError
+from frog.errors import UnknownName, UsageError
 from frog.tuning import owner
-from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
 from frog.tuning.matrix import TunedMatrix
-from frog.tuning.places import call_of, place
-from frog.tuning.state import carry, check_digest
+from frog.tuning.places import call_of, place, refuse_sharded
+from frog.tuning.state import BeforeForward, Followed, Holder
 from frog.tuning.tap import pieces_of
-from frog.types import Plan, Selection, SparseDelta
+from frog.types import Noise, Plan, Selection
 
 ROOT = "_frog_tuner"
 """Where the model keeps its tuner: who drops the name ``tuner`` still trains."""
 
 
-class Part(Protocol):
-    """Something with a state that is saved and resumed with the optimizer."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and tensors."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`state_dict` gave."""
-        ...
-
-
 class Tuner:
-    """Trains the selected weights of ``model`` and nothing else.
+    """Trains the selected weights of ``model``, and nothing else, in any loop.
 
-    The dense weights stay where they are, frozen; for every tuned parameter a float32 vector of
-    the changes trains beside it (``weight_change``) and is written into the weight after every
-    step of any torch optimizer. The model is used, saved and loaded as always: its state dict
-    holds the dense weights under their own names and nothing else. Parameters that ``also``
-    (regular expressions) names train densely, such as a new head; everything else is frozen, and
-    so are the statistics of BatchNorm, unless ``statistics`` is True.
+        tuner = frog.Tuner(model, selection)
+        trainer = Trainer(model, args, ..., optimizers=(tuner.optimizer(lr=1e-3), None))
+        trainer.train(); tuner.keep()
 
-    Leave with :meth:`keep` or :meth:`revert`; as a context manager it keeps, and reverts where an
-    exception passes. Raises :class:`~frog.errors.UsageError` for a selection that was made for
-    another model or for other weights.
+    From the moment it is made until :meth:`keep` or :meth:`revert`, the model has one trainable
+    vector for each tuned parameter (``weight_change`` beside ``weight``: the difference to the
+    values at the start, so that weight decay pulls towards them) and all else is frozen, but for
+    the parameters that a regular expression in ``also`` finds: they train as they are (a new
+    head). The dense weights are always up to date, in forward, ``state_dict`` and
+    ``save_pretrained``, which stay those of the plain model. Statistics of BatchNorm layers stay
+    as they are unless ``frozen_statistics`` is False.
 
-    >>> import torch, frog
-    >>> model = torch.nn.Linear(64, 256, bias=False)
-    >>> plan = frog.allocate(frog.analyze(model), 0.01)
-    >>> with Tuner(model, frog.select(model, plan)) as tuner:
-    ...     optimizer = tuner.optimizer(lr=0.1)
-    ...     model(torch.ones(1, 64)).sum().backward()
-    ...     optimizer.step()
-    >>> tuner.trainable, tuner.delta().count
-    (164, 164)
+    ``plan`` gives the learning-rate ratios, if not that of the selection. As a context manager
+    the tuner keeps on a normal exit and reverts on an exception.
+
+    Raises :class:`~frog.errors.UsageError` for a selection of another model, a second tuner, a
+    pattern that matches nothing, sharded parameters; :class:`~frog.errors.ModelError` for weights
+    that are not finite.
     """
 
     def __init__(
@@ -68,38 +51,59 @@ class Tuner:
         selection: Selection,
         *,
         plan: Plan | None = None,
+        noise: Noise | None = None,
+        guards: Sequence[Any] = (),
         also: Sequence[str] = (),
-        statistics: bool = False,
+        frozen_statistics: bool = True,
     ) -> None:
-        if any(module.__dict__.get(ROOT) is not None for module in model.modules()):
+        refuse_sharded(model)
+        if any(_holder(module) is not None for module in model.modules()):
             raise UsageError("this model has a tuner already: keep() or revert() that one first")
         self.model = model
         self.selection = selection
         self.plan = plan or selection.plan
+        self.seed = selection.seed
         self.step = 0
         self.micro_step = 0
-        self.seed = selection.seed
-        self.parts: dict[str, Part] = {}
-        self._after: list[Callable[[], None]] = []
+        self.parts: dict[str, Any] = {}
+        self.guards = tuple(guards)
+        self.noise = noise
         self.matrices: tuple[TunedMatrix, ...] = place(model, selection, self.plan)
         self.compacts: tuple[Compact, ...] = tuple(
             dict.fromkeys(matrix.compact for matrix in self.matrices)
         )
         self.dense = self._dense(also)
-        self._statistics = statistics
-        self._attach()
+        self._digest = selection.digest
+        self._after: list[Callable[[], None]] = []
+        self._written = True
+        self._stepped_by_torch = False
+        self._attach(frozen_statistics)
+
+    def __repr__(self) -> str:
+        state = f"step {self.step}" if self.attached else "left"
+        dense = f" + {len(self.dense)} whole parameters" if self.dense else ""
+        return (
+            f"Tuner({type(self.model).__name__}: {self.trainable:,} trainable weights in "
+            f"{len(self.matrices)} matrices{dense}, {state})"
+        )
 
     # ------------------------------------------------------------------ while training
 
     @property
+    def attached(self) -> bool:
+        """Whether the model is tuned: neither kept nor reverted yet."""
+        return _holder(self.model) is self
+
+    @property
     def trainable(self) -> int:
         """Number of weights that train."""
-        return sum(len(x.change) for x in self.compacts) + sum(
-            x.numel() for x in self.dense.values()
-        )
+        compact = sum(len(x.change) for x in self.compacts)
+        return compact + sum(x.numel() for x in self.dense.values())
 
-    def add(self, name: str, part: Part) -> None:
-        """Save and resume ``part`` with the optimizer."""
+    def add(self, name: str, part: Any) -> None:
+        """Save and resume ``part`` (``state_dict``, ``load_state_dict``) with the optimizer."""
+        if name in self.parts:
+            raise UsageError(f"the tuner has a part '{name}' already")
         self.parts[name] = part
 
     def on_step(self, action: Callable[[], None]) -> None:
@@ -107,135 +111,158 @@ class Tuner:
         self._after.append(action)
 
     def write(self) -> None:
-        """Put every change into its dense weight."""
+        """Put every change into its dense weight: after a change by anything but an optimizer."""
         for compact in self.compacts:
             compact.write()
 
+    def meet(self, optimizer: torch.optim.Optimizer) -> None:
+        """Save and load the state of this tuner with ``optimizer``.
+
+        Needed only for one that is not from :meth:`optimizer` and saved before its first step.
+        """
+        self._followed.meet(optimizer)
+
     def optimizer(
         self,
-        cls: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        cls: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
         *,
         lr: float,
         also_lr: float | None = None,
         **settings: Any,
     ) -> torch.optim.Optimizer:
-        """An optimizer of ``cls`` over what trains, with the rate of each matrix.
+        """An optimizer over all that trains: ``lr`` times the ratio of each matrix.
 
-        The rate of a matrix is ``lr`` times its ``lr_ratio`` in the plan, that of dense parameters
-        ``also_lr``. Its state carries that of the tuner, so that a resumed run goes on exactly.
+        ``also_lr`` is the rate of the dense parameters (``lr`` if not given); ``settings`` go to
+        ``cls``. Weight decay pulls tuned weights towards their values at the start, and dense
+        parameters towards zero.
         """
-        ratios: dict[float, list[nn.Parameter]] = {}
+        rates: dict[float, list[nn.Parameter]] = {}
         for compact in self.compacts:
-            ratio = next(x.lr_ratio for x in self.matrices if x.compact is compact)
-            ratios.setdefault(ratio, []).append(compact.change)
-        groups: list[dict[str, Any]] = [
-            {"params": members, "lr": lr * ratio} for ratio, members in ratios.items()
-        ]
+            rates.setdefault(lr * self._ratio(compact), []).append(compact.change)
+        groups: list[dict[str, Any]] = [{"params": x, "lr": rate} for rate, x in rates.items()]
         if self.dense:
-            groups.append({"params": list(self.dense.values()), "lr": also_lr or lr})
-        made = cls(groups, **{"lr": lr, **settings})
-        self.follow(made)
+            rate = lr if also_lr is None else also_lr
+            groups.append({"params": list(self.dense.values()), "lr": rate})
+        made = cls(groups, lr=lr, **settings)
+        self._followed.meet(made)
         return made
 
-    def follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """Save and load the tuner's state with an optimizer that was made elsewhere."""
-        self._handles += carry(optimizer, self)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The changes in float32, the step and the state of all parts."""
-        return {
-            "selection": self.selection.digest,
-            "step": self.step,
-            "changes": {x.name: x.change.detach().clone() for x in self.compacts},
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what :meth:`state_dict` gave; another selection is refused, nothing is changed."""
-        check_digest(state["selection"], self.selection.digest)
-        for compact in self.compacts:
-            compact.set(state["changes"][compact.name].to(compact.change.device))
-        self.step = int(state["step"])
-        for name, part in self.parts.items():
-            if name in state["parts"]:
-                part.load_state_dict(state["parts"][name])
-
-    def delta(self) -> SparseDelta:
-        """What has changed since the tuner was made, bit for bit, under the names on disk."""
-        facts = {
-            "trainable": self.trainable,
-            "selection": self.selection.digest,
-            "score": self.selection.score,
-            "granularity": self.selection.granularity,
-            "rule": self.plan.rule,
-            "steps": self.step,
-        }
-        return changes(self.model, self.matrices, self._start, self.selection.path, facts)
-
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of everything that trains: k numbers, and the dense parameters of ``also``."""
+        """A copy of all that trains: k numbers, and the dense parameters of ``also``."""
         held = {x.name: x.change.detach().clone() for x in self.compacts}
         return held | {name: x.detach().clone() for name, x in self.dense.items()}
 
+    @torch.no_grad()
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Put a :meth:`snapshot` back."""
         for compact in self.compacts:
             compact.set(snapshot[compact.name])
-        with torch.no_grad():
-            for name, parameter in self.dense.items():
-                parameter.copy_(snapshot[name])
+        for name, parameter in self.dense.items():
+            parameter.copy_(snapshot[name])
 
     # ------------------------------------------------------------------------- leaving
 
     def keep(self) -> None:
         """Leave the model with its tuned weights."""
+        self._must_be_attached()
         self.write()
         self._detach()
 
+    @torch.no_grad()
     def revert(self) -> None:
         """Leave the model as it was, bit for bit."""
+        self._must_be_attached()
         for compact in self.compacts:
             compact.revert()
-        with torch.no_grad():
-            for name, parameter in self.dense.items():
-                parameter.copy_(self._start[name])
+        for name, parameter in self.dense.items():
+            parameter.copy_(self._start[name])
         self._detach()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy or a pickle of the model is the plain model: it has no tuner."""
-        return type(None), ()
-
-    def __repr__(self) -> str:
-        return f"<Tuner of {self.trainable:,} weights in {len(self.matrices)} matrices>"
 
     def __enter__(self) -> Tuner:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self.model.__dict__.get(ROOT) is self:
+        if self.attached:
             self.keep() if kind is None else self.revert()
+
+    # --------------------------------------------------------- state, for the optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """The exact changes, counters and parts, as they travel with the optimizer."""
+        return {
+            "selection": self._digest,
+            "changes": {x.name: x.change.detach() for x in self.compacts},
+            "step": self.step,
+            "micro_step": self.micro_step,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another selection."""
+        if state["selection"] != self._digest:
+            raise UsageError(
+                "the saved run trained another selection: resume with the one it was started "
+                "with (nothing was changed)"
+            )
+        for compact in self.compacts:
+            compact.set(state["changes"][compact.name])
+        self.step, self.micro_step = state["step"], state["micro_step"]
+        for name, part in self.parts.items():
+            if name in state["parts"]:
+                part.load_state_dict(state["parts"][name])
+
+    def trains_in(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the optimizer holds something that this tuner trains."""
+        mine = {id(x.change) for x in self.compacts} | {id(x) for x in self.dense.values()}
+        return any(id(x) in mine for group in optimizer.param_groups for x in group["params"])
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """Write what the optimizer changed; count; call what waits for a step."""
+        self._stepped_by_torch = True
+        self.write()
+        self.step += 1
+        self.micro_step = 0
+        for action in self._after:
+            action()
 
     # ------------------------------------------------------------------------- private
 
+    def _ratio(self, compact: Compact) -> float:
+        ratios = {x.lr_ratio for x in self.matrices if x.compact is compact}
+        if len(ratios) > 1:
+            raise UsageError(
+                f"the matrices in {compact.name} train as one vector and need one learning-rate "
+                f"ratio, got {sorted(ratios)}: give them the same ratio in the plan"
+            )
+        return ratios.pop()
+
     def _dense(self, also: Sequence[str]) -> dict[str, nn.Parameter]:
-        tuned = {id(compact.weight) for compact in self.compacts}
+        """The parameters that train whole, by name."""
+        tuned = {id(compact.weight): compact.name for compact in self.compacts}
         named = dict(self.model.named_parameters())
         chosen: dict[str, nn.Parameter] = {}
-        for pattern in also:
+        for pattern in (also,) if isinstance(also, str) else also:
             hits = {k: v for k, v in named.items() if re.search(pattern, k)}
             if not hits:
-                raise UsageError(f"also={pattern!r} matches no parameter of the model")
-            chosen |= {k: v for k, v in hits.items() if id(v) not in tuned}
+                raise UnknownName("parameter for also=", pattern, named)
+            chosen |= hits
+        both = [name for name, x in chosen.items() if id(x) in tuned]
+        if both:
+            raise UsageError(
+                f"{both[0]} must be tuned by selection or trained whole (also=), got both: make "
+                "the pattern narrower"
+            )
         return chosen
 
-    def _attach(self) -> None:
+    def _attach(self, frozen_statistics: bool) -> None:
         self._start = {name: x.detach().clone() for name, x in self.dense.items()}
-        self._required = {id(x): x.requires_grad for x in self.model.parameters()}
+        parameters = list(self.model.parameters())
+        self._required = [(x, x.requires_grad) for x in parameters]
         dense = {id(x) for x in self.dense.values()}
-        for parameter in self.model.parameters():
+        for parameter in parameters:
             parameter.requires_grad_(id(parameter) in dense)
         by_weight = {id(compact.weight): compact for compact in self.compacts}
-        self._owners = []
+        self._owners: list[nn.Module] = []
         for module in list(self.model.modules()):
             mine = {
                 attribute: by_weight[id(parameter)]
@@ -244,61 +271,47 @@ class Tuner:
             }
             if mine:
                 self._adopt(module, mine)
-        self._frozen = [] if self._statistics else owner.freeze_statistics(self.model)
-        self.model.__dict__[ROOT] = self
-        self._handles = [
-            _follow_optimizers(self),
-            self.model.register_forward_pre_hook(_before_forward),
-        ]
+        self._frozen = owner.freeze_statistics(self.model) if frozen_statistics else []
+        self.model.__dict__[ROOT] = Holder(self)
+        self._hook = self.model.register_forward_pre_hook(BeforeForward(self._before_forward))
+        self._followed = Followed(self)
 
-    def _adopt(self, module: nn.Module, mine: dict[str, Compact]) -> None:
-        call = call_of(module, "weight") if "weight" in mine else "other"
-        pieces = []
-        if call in ("linear", "conv1d"):
-            compact = mine["weight"]
-            members = [x for x in self.matrices if x.compact is compact]
-            pieces = pieces_of(compact, members, call)
-        owner.adopt(module, mine, call, pieces)
+    def _adopt(self, module: nn.Module, compacts: dict[str, Compact]) -> None:
+        call, pieces = "other", []
+        if list(compacts) == ["weight"]:
+            compact = compacts["weight"]
+            call = call_of(module, "weight")
+            if call in ("linear", "conv1d"):
+                mine = [x for x in self.matrices if x.compact is compact]
+                pieces = pieces_of(compact, mine, call)
+        owner.adopt(module, compacts, call, pieces)
         self._owners.append(module)
 
     def _detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._followed.remove()
+        self._hook.remove()
         for module in self._owners:
             owner.release(module)
         owner.thaw_statistics(self._frozen)
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(self._required[id(parameter)])
+        for parameter, required in self._required:
+            parameter.requires_grad_(required)
+            parameter.grad = None if not required else parameter.grad
         del self.model.__dict__[ROOT]
 
-    def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        mine = {id(compact.change) for compact in self.compacts}
-        if not any(id(x) in mine for group in optimizer.param_groups for x in group["params"]):
-            return
-        self.write()
-        self.step += 1
-        self.micro_step = 0
-        for action in self._after:
-            action()
+    def _must_be_attached(self) -> None:
+        if not self.attached:
+            raise UsageError("this tuner has left its model already: make a new one")
+
+    def _before_forward(self) -> None:
+        """Count the forward passes of a step; write where no torch optimizer would tell of one."""
+        training = torch.is_grad_enabled()
+        self.micro_step += training and self.model.training
+        owner.check_in_place(self._owners)
+        if not self._stepped_by_torch and (training or not self._written):
+            self.write()
+        self._written = not training
 
 
-def _follow_optimizers(tuner: Tuner) -> Any:
-    """Tell ``tuner`` of every step of any optimizer: fused ones leave no other trace."""
-    known = weakref.ref(tuner)
-
-    def stepped(optimizer: Any, args: Any, kwargs: Any) -> None:
-        alive = known()
-        if alive is not None:
-            alive._stepped(optimizer)
-
-    return register_optimizer_step_post_hook(stepped)
-
-
-def _before_forward(model: nn.Module, inputs: Any) -> None:
-    """Count the passes of a step, and write what was changed by hand."""
-    tuner: Tuner | None = model.__dict__.get(ROOT)
-    if tuner is None or torch.compiler.is_compiling():
-        return
-    if model.training:
-        tuner.micro_step += 1
-    tuner.write()
+def _holder(module: nn.Module) -> Tuner | None:
+    held = module.__dict__.get(ROOT)
+    return held.tuner if held is not None else None

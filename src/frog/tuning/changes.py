@@ -39,9 +39,7 @@ def _selected(
         by_tensor.setdefault(matrix.tensor, []).append(matrix)
     for name, members in by_tensor.items():
         tensor = listed[name]
-        index = [
-            entries(x.disk_view, x.rows.cpu().numpy(), x.columns.cpu().numpy()) for x in members
-        ]
+        index = [entries(x.disk_view, *x.entries()) for x in members]
         old = [_bits(x.base()) for x in members]
         new = [_bits(x.compact.values()[x.slot]) for x in members]
         yield Touched(

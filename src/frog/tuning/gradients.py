@@ -15,6 +15,8 @@ What each costs: benchmarks/results.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,71 +29,101 @@ from frog.numerics.units import grid_of
 SLAB = 256
 """Rows of the dense gradient that ``slabs`` makes at a time."""
 
+STRIPS = 1 << 21
+"""Numbers of dy and x that the blocks copy at a time."""
+
+SPARSE_UNTIL = 0.04
+"""Share of chosen entries up to which a sampled product is cheaper than the dense one, on a CPU."""
+
 STRATEGIES = ("rows", "columns", "blocks", "sampled", "gather", "slabs")
 
 
 @dataclass(slots=True)
 class Pattern:
-    """Where k chosen entries of an (m, n) matrix lie, prepared for one strategy."""
+    """Where k chosen entries of an (m, n) matrix lie, prepared for one strategy.
+
+    Only what the strategy needs is there: ``units`` (u,) for rows, columns and blocks, ``flat``
+    (k,) int64 for the dense gradient, ``sparse`` (m, n) in compressed rows for the sampled
+    product, and ``order`` (k,) where the compact vector is not in ascending order.
+    """
 
     shape: tuple[int, int]
     strategy: str
-    rows: Tensor
-    columns: Tensor
-    units: Tensor
     block_size: tuple[int, int] = (1, 1)
-    crow: Tensor | None = None  # (m + 1,): the compressed rows of the sampled product
-    order: Tensor | None = None  # (k,): from ascending entries to the compact vector
-
-    @property
-    def narrow(self) -> bool:
-        """Whether only some columns of x are needed."""
-        return self.strategy == "columns"
+    units: Tensor | None = None
+    flat: Tensor | None = None
+    sparse: Tensor | None = None
+    order: Tensor | None = None
 
 
-def choose_strategy(granularity: str, shape: tuple[int, int], size: tuple[int, int]) -> str:
-    """The cheapest strategy that was measured for a granularity."""
+def choose_strategy(
+    granularity: str, shape: tuple[int, int], size: tuple[int, int], count: int, device: str
+) -> str:
+    """The cheapest strategy that was measured, for ``count`` chosen entries on a device.
+
+    On a GPU a sampled product was not measured: there the dense gradient is gathered from.
+    """
     if granularity == "block":
         whole = shape[0] % size[0] == 0 and shape[1] % size[1] == 0
         return "blocks" if whole else "gather"
-    return {"row": "rows", "column": "columns"}.get(granularity, "gather")
+    if granularity == "element":
+        few = count <= SPARSE_UNTIL * shape[0] * shape[1]
+        return "sampled" if few and device == "cpu" else "gather"
+    return {"row": "rows", "column": "columns"}[granularity]
 
 
 def pattern_of(
     shape: tuple[int, int],
     strategy: str,
-    rows: Tensor,
-    columns: Tensor,
+    entries: Callable[[], tuple[np.ndarray, np.ndarray]],
     units: np.ndarray,
     block_size: tuple[int, int] = (1, 1),
+    device: torch.device | str = "cpu",
 ) -> Pattern:
-    """Prepare the chosen entries (rows and columns, (k,) each; units (u,)) for a strategy."""
-    pattern = Pattern(
-        shape=shape,
-        strategy=strategy,
-        rows=rows,
-        columns=columns,
-        units=torch.from_numpy(np.ascontiguousarray(units)).to(rows.device),
-        block_size=block_size,
-    )
-    if strategy == "sampled":
-        flat = rows * shape[1] + columns
-        pattern.order = torch.argsort(torch.argsort(flat))
-        counts = torch.bincount(rows, minlength=shape[0])
-        pattern.crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        pattern.columns = columns[torch.argsort(flat)]
+    """Prepare chosen entries for a strategy.
+
+    ``entries()`` gives their rows and columns, (k,) each, in the order of the compact vector,
+    ``units`` (u,) the numbers of the rows, columns or blocks.
+    """
+    pattern = Pattern(shape=shape, strategy=strategy, block_size=block_size)
+    if strategy in ("rows", "columns", "blocks"):
+        pattern.units = torch.from_numpy(np.array(units, dtype=np.int64)).to(device)
+        return pattern
+    rows, columns = entries()
+    flat = rows * shape[1] + columns
+    if strategy != "sampled":
+        pattern.flat = torch.from_numpy(flat).to(device)
+        return pattern
+    ascending = np.argsort(flat, kind="stable")
+    if not (np.diff(ascending) == 1).all():
+        place = np.empty_like(ascending)
+        place[ascending] = np.arange(len(flat))
+        pattern.order = torch.from_numpy(place).to(device)
+    crow = np.concatenate([[0], np.bincount(rows, minlength=shape[0]).cumsum()])
+    with warnings.catch_warnings():
+        # torch calls compressed rows beta, once in a process
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
+        pattern.sparse = torch.sparse_csr_tensor(
+            torch.from_numpy(crow.astype(np.int32)),
+            torch.from_numpy(columns[ascending].astype(np.int32)),
+            torch.zeros(len(flat)),
+            size=shape,
+            device=device,
+            check_invariants=False,
+        )
     return pattern
 
 
 def keep(x: Tensor, pattern: Pattern) -> Tensor:
     """What of the input (..., n) must be kept for the way back: all, or the chosen columns."""
-    return x[..., pattern.units] if pattern.narrow else x
+    return x[..., pattern.units] if pattern.strategy == "columns" else x
 
 
 def compact_gradient(kept: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
     """(k,) float32 from what :func:`keep` kept, (..., n) or fewer, and dy (..., m)."""
-    kept = kept.reshape(-1, kept.shape[-1]).to(dy.dtype)
-    dy = dy.reshape(-1, dy.shape[-1])
+    tokens = dy.shape[:-1].numel()  # told, not -1: there may be none
+    kept = kept.reshape(tokens, kept.shape[-1]).to(dy.dtype)
+    dy = dy.reshape(tokens, dy.shape[-1])
     return _COMPUTE[pattern.strategy](kept, dy, pattern).float()
 
 
@@ -104,34 +136,40 @@ def _columns(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
 
 
 def _blocks(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
+    assert pattern.units is not None
     tall, wide = pattern.block_size
-    across = grid_of(pattern.shape, pattern.block_size)[1]
+    down, across = grid_of(pattern.shape, pattern.block_size)
     # (blocks, t, tall) and (blocks, t, wide): a strip of dy against a strip of x
-    left = dy.view(len(dy), -1, tall).transpose(0, 1)[pattern.units // across]
-    right = x.view(len(x), -1, wide).transpose(0, 1)[pattern.units % across]
-    return torch.bmm(left.transpose(1, 2), right).reshape(-1)
+    left = dy.view(len(dy), down, tall).transpose(0, 1)
+    right = x.view(len(x), across, wide).transpose(0, 1)
+    result = x.new_empty(len(pattern.units), tall, wide)
+    size = max(1, STRIPS // max(1, len(x) * (tall + wide)))
+    for start in range(0, len(pattern.units), size):
+        some = pattern.units[start : start + size]
+        strips = left[some // across].transpose(1, 2)
+        torch.bmm(strips, right[some % across], out=result[start : start + size])
+    return result.reshape(-1)
 
 
 def _gather(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
-    flat = pattern.rows * pattern.shape[1] + pattern.columns
-    return (dy.T @ x).reshape(-1)[flat]
+    return (dy.T @ x).reshape(-1)[pattern.flat]
 
 
 def _slabs(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
-    result = x.new_empty(len(pattern.rows))
-    for start in range(0, pattern.shape[0], SLAB):
-        here = (pattern.rows >= start) & (pattern.rows < start + SLAB)
+    assert pattern.flat is not None
+    result = x.new_empty(len(pattern.flat))
+    size = SLAB * pattern.shape[1]
+    for number, start in enumerate(range(0, pattern.shape[0], SLAB)):
+        here = pattern.flat // size == number
         slab = dy[:, start : start + SLAB].T @ x
-        flat = (pattern.rows[here] - start) * pattern.shape[1] + pattern.columns[here]
-        result[here] = slab.reshape(-1)[flat]
+        result[here] = slab.reshape(-1)[pattern.flat[here] - number * size]
     return result
 
 
 def _sampled(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
-    assert pattern.crow is not None and pattern.order is not None
-    zeros = x.new_zeros(len(pattern.columns))
-    where = torch.sparse_csr_tensor(pattern.crow, pattern.columns, zeros, size=pattern.shape)
-    return torch.sparse.sampled_addmm(where, dy.T, x, beta=0.0).values()[pattern.order]
+    assert pattern.sparse is not None
+    made = torch.sparse.sampled_addmm(pattern.sparse, dy.float().T, x.float(), beta=0.0)
+    return made.values() if pattern.order is None else made.values()[pattern.order]
 
 
 _COMPUTE: dict[str, Any] = {

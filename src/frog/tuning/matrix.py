@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from frog.numerics.units import unit_entries
 from frog.numerics.views import take
 from frog.tuning.compact import Compact
 from frog.types import MatrixView
@@ -18,9 +19,8 @@ class TunedMatrix:
     """A matrix (m, n) of the live model of which k entries train.
 
     ``view`` says how it lies in its parameter, ``disk_view`` how in the tensor ``tensor`` of the
-    file. ``index`` numbers the chosen units, as in :class:`frog.types.Chosen`; ``rows`` and
-    ``columns`` (k,) int64 place the chosen entries in the matrix, in the order of ``slot``, the
-    slice of the parameter's change. ``call`` says how the owning ``module`` uses the parameter:
+    file. ``index`` numbers the chosen units, as in :class:`frog.types.Chosen`; their entries are
+    the ``slot`` of the parameter's change. ``call`` says how the owning ``module`` uses it:
     ``linear``, ``conv1d``, ``conv``, ``embedding`` or ``other``.
     """
 
@@ -38,8 +38,6 @@ class TunedMatrix:
     granularity: str
     block_size: tuple[int, int]
     index: np.ndarray = field(repr=False)
-    rows: Tensor = field(repr=False)
-    columns: Tensor = field(repr=False)
     compact: Compact = field(repr=False)
     slot: slice
     lr_ratio: float = 1.0
@@ -53,6 +51,13 @@ class TunedMatrix:
     def params(self) -> int:
         """Number of all entries, m * n."""
         return self.shape[0] * self.shape[1]
+
+    def entries(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the chosen entries, (k,) int64 each, in the order of the slot.
+
+        Made anew at every call: kept, they would weigh more than what trains.
+        """
+        return unit_entries(self.index, self.shape, self.granularity, self.block_size)
 
     def weight(self) -> Tensor:
         """The live values, (m, n), detached; a view wherever the layout allows it."""

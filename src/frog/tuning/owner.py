@@ -78,6 +78,18 @@ def tuned_class(kind: type[nn.Module], attributes: tuple[str, ...], call: str) -
     return type(kind.__name__, (kind,), space)
 
 
+def check_in_place(modules: list[nn.Module]) -> None:
+    """Refuse where a tuned parameter was replaced (FSDP2, a resized embedding, a new tie)."""
+    for module in modules:
+        for attribute, compact in module.__dict__[PLACE].compacts.items():
+            if module._parameters[attribute] is not compact.weight:
+                raise UsageError(
+                    f"{compact.name} must stay the parameter it was while it is tuned, got "
+                    f"another ({type(module._parameters[attribute]).__name__}): shard (not "
+                    "supported), resize or tie before the Tuner is made"
+                )
+
+
 # ------------------------------------------------------------------------------ forward
 
 

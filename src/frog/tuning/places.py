@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from frog.errors import ModelError, UnknownName, UsageError
+from frog.errors import ModelError, UsageError
 from frog.numerics.units import unit_entries
 from frog.numerics.views import entries
 from frog.tuning.compact import Compact
@@ -37,7 +37,22 @@ def place(model: nn.Module, selection: Selection, plan: Plan) -> tuple[TunedMatr
     for name, members in parts.items():
         for tuned in _parameter(model, name, members, ratios):
             made[tuned.name] = tuned
-    return tuple(made[chosen.name] for chosen, _ in found)
+    return tuple(made[matrix.name] for _, matrix in found)
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """UsageError where parameters are spread over processes: FSDP, FSDP2, ZeRO-3."""
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
+            kind = "ZeRO-3" if hasattr(parameter, "ds_id") else "FSDP2"
+        elif type(parameter).__name__ == "FlatParameter" or hasattr(parameter, "_fsdp_flattened"):
+            kind = "FSDP"
+        else:
+            continue
+        raise UsageError(
+            f"{name} is spread over processes ({kind}), which sparse training does not support: "
+            "use one process, or DDP, which holds the model in each"
+        )
 
 
 def call_of(module: nn.Module, attribute: str) -> str:
@@ -76,9 +91,13 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
     known = {name: matrix for matrix in listed.matrices for name in (matrix.name, *matrix.aliases)}
     found = []
     for choice in chosen:
-        matrix = known.get(choice.name)
+        matrix = _named(choice.name, known)
         if matrix is None:
-            raise UnknownName("matrix of the selection in this model", choice.name, known)
+            some = ", ".join(list(known)[:3])
+            raise UsageError(
+                f"the selection has {choice.name}, this {type(model).__name__} has no such matrix "
+                f"(it has {some}, ...): the selection was made for another model"
+            )
         if matrix.shape != tuple(choice.shape):
             raise UsageError(
                 f"{choice.name} must be {choice.shape} as in the selection, got {matrix.shape}: "
@@ -95,6 +114,18 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
     return found
 
 
+def _named(name: str, known: dict[str, WeightMatrix]) -> WeightMatrix | None:
+    """The matrix of that name, or of that name with or without the prefix of a base model."""
+    if name in known:
+        return known[name]
+    longer = [x for x in known if x.endswith(f".{name}")]
+    if len(longer) == 1:
+        return known[longer[0]]
+    parts = name.split(".")
+    shorter = (".".join(parts[i:]) for i in range(1, len(parts) - 1))
+    return None if longer else next((known[x] for x in shorter if x in known), None)
+
+
 def _parameter(
     model: nn.Module,
     name: str,
@@ -106,8 +137,7 @@ def _parameter(
     module = model.get_submodule(path)
     weight = module._parameters[attribute]
     assert weight is not None
-    if not torch.isfinite(weight.data).all():
-        raise ModelError(f"{name} holds NaN or infinite weights: it cannot be tuned")
+    _refuse(name, module, weight)
     places = [unit_entries(x.index, x.shape, x.granularity, x.block_size) for x, _ in members]
     index = [
         entries(matrix.live.view, *at)  # pyright: ignore[reportOptionalMemberAccess]
@@ -115,7 +145,7 @@ def _parameter(
     ]
     compact = Compact(name, weight, torch.from_numpy(np.concatenate(index)))
     made, start = [], 0
-    for (chosen, matrix), (rows, columns) in zip(members, places, strict=True):
+    for (chosen, matrix), (rows, _) in zip(members, places, strict=True):
         assert matrix.live is not None and matrix.view is not None
         made.append(
             TunedMatrix(
@@ -133,12 +163,26 @@ def _parameter(
                 granularity=chosen.granularity,
                 block_size=chosen.block_size,
                 index=chosen.index,
-                rows=torch.from_numpy(rows).to(weight.device),
-                columns=torch.from_numpy(columns).to(weight.device),
                 compact=compact,
                 slot=slice(start, start + len(rows)),
-                lr_ratio=ratios.get(matrix.name, 1.0),
+                lr_ratio=ratios.get(chosen.name, 1.0),
             )
         )
         start += len(rows)
     return made
+
+
+def _refuse(name: str, module: nn.Module, weight: nn.Parameter) -> None:
+    """What cannot be tuned in place."""
+    if not weight.is_floating_point() or not weight.is_contiguous():
+        raise UsageError(
+            f"{name} must be a contiguous floating-point tensor, got {weight.dtype} with strides "
+            f"{weight.stride()}: leave it out of the selection, or load the model unquantised"
+        )
+    if not torch.isfinite(weight.data).all():
+        raise ModelError(f"{name} holds NaN or infinite weights: it cannot be tuned")
+    if getattr(module, "max_norm", None) is not None:
+        raise UsageError(
+            f"{name} is an embedding with max_norm, which rewrites rows in every forward: leave "
+            "it out of the selection, or set max_norm to None"
+        )

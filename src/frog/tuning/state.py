@@ -1,57 +1,127 @@
-"""What a run needs to go on exactly: it travels inside the optimizer's own state.
+"""The exact state of a tuner inside the optimizer's: resumed as saved, to the bit.
 
-The dense weights of a checkpoint are rounded to their dtype; the changes are not. Every loop that
-saves and loads its optimizer (Trainer does) so resumes bit for bit, without a file of ours.
+A dense weight in bf16 knows its change only roughly. So the float32 changes, the counters and the
+state of all parts travel in the optimizer's state dict, in its ``state`` under the key ``frog``:
+optimizers hand on what belongs to no parameter, so that one which is loaded before the tuner has
+met it loses nothing.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-
-from frog.errors import UsageError
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 KEY = "frog"
 
 
-class Resumable(Protocol):
-    """What is saved: the tuner, by its digest and its state."""
+class Stateful(Protocol):
+    """What is saved with the optimizer that trains it: a tuner."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, words and tensors only: optimizer files are read without pickles."""
+        """Plain numbers, strings and tensors."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`state_dict` gave."""
+        """Take what :meth:`state_dict` gave; changes nothing where it does not fit."""
+        ...
+
+    def trains_in(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the optimizer holds a vector of this tuner."""
+        ...
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer made a step."""
         ...
 
 
-def carry(optimizer: torch.optim.Optimizer, tuner: Resumable) -> list[Any]:
-    """Put the tuner's state into the optimizer's, both ways; gives the handles of the hooks."""
+class Followed:
+    """All optimizers that train one tuner, whoever made them."""
 
-    def saved(_: Any, state: dict[str, Any]) -> dict[str, Any]:
-        return {**state, KEY: tuner.state_dict()}
+    def __init__(self, tuner: Stateful) -> None:
+        self._tuner = weakref.ref(tuner)
+        self._known: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+        self._handles: list[Any] = [
+            # Of every optimizer: a fused one leaves no other trace of its steps.
+            register_optimizer_step_pre_hook(self._before),
+            register_optimizer_step_post_hook(self._after),
+        ]
 
-    def loaded(_: Any, state: dict[str, Any]) -> dict[str, Any]:
-        if KEY not in state:
-            raise UsageError(
-                "the optimizer state to resume from was saved without this tuner: it must come "
-                "from a run with the same selection; nothing was loaded"
-            )
-        tuner.load_state_dict(state[KEY])
-        return {name: value for name, value in state.items() if name != KEY}
+    def meet(self, optimizer: torch.optim.Optimizer) -> None:
+        """Save and load the tuner with this optimizer."""
+        if optimizer in self._known:
+            return
+        self._known.add(optimizer)
+        self._handles += [
+            optimizer.register_state_dict_post_hook(self._save),
+            optimizer.register_load_state_dict_pre_hook(self._load),
+        ]
 
-    return [
-        optimizer.register_state_dict_post_hook(saved),
-        optimizer.register_load_state_dict_pre_hook(loaded),
-    ]
+    def remove(self) -> None:
+        """Leave all optimizers alone."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        tuner = self._tuner()
+        if tuner is None or not tuner.trains_in(optimizer):
+            return
+        self.meet(optimizer)
+        # Loaded before it was met: taken now, before the first step can build on less.
+        loaded = optimizer.state.pop(KEY, None)  # type: ignore[call-overload]
+        if loaded is not None:
+            tuner.load_state_dict(loaded)
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        tuner = self._tuner()
+        if tuner is not None and tuner.trains_in(optimizer):
+            tuner.stepped(optimizer)
+
+    def _save(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        tuner = self._tuner()
+        if tuner is None:
+            return state
+        return {**state, "state": {**state["state"], KEY: tuner.state_dict()}}
+
+    def _load(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        tuner = self._tuner()
+        if tuner is None or KEY not in state["state"]:
+            return state
+        tuner.load_state_dict(state["state"][KEY])
+        rest = {key: value for key, value in state["state"].items() if key != KEY}
+        return {**state, "state": rest}
 
 
-def check_digest(found: str, wanted: str) -> None:
-    """Refuse to resume with another selection."""
-    if found != wanted:
-        raise UsageError(
-            f"the run to resume trained another selection ({found[:12]}, this one is "
-            f"{wanted[:12]}): resume with that selection, or start a new run; nothing was loaded"
-        )
+class BeforeForward:
+    """A hook that calls ``action`` of a tuner before the model runs; a copy of it does nothing."""
+
+    def __init__(self, action: Callable[[], None] | None) -> None:
+        self._action = weakref.WeakMethod(action) if action is not None else None
+
+    def __call__(self, module: Any, args: Any) -> None:
+        """What torch calls with the module and its inputs."""
+        if torch.compiler.is_compiling() or self._action is None:
+            return
+        action = self._action()
+        if action is not None:
+            action()
+
+    def __reduce__(self) -> Any:
+        return BeforeForward, (None,)
+
+
+class Holder:
+    """Keeps a tuner alive as long as its model; a copy of the model has none."""
+
+    def __init__(self, tuner: Any = None) -> None:
+        self.tuner = tuner
+
+    def __reduce__(self) -> Any:
+        return Holder, ()

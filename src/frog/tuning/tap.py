@@ -78,25 +78,27 @@ def _piece(compact: Compact, matrix: TunedMatrix, call: str) -> Piece:
     )  # of the layer as a whole
     pattern = pattern_of(
         matrix.shape,
-        choose_strategy(matrix.granularity, matrix.shape, matrix.block_size),
-        matrix.rows,
-        matrix.columns,
+        choose_strategy(
+            matrix.granularity, matrix.shape, matrix.block_size, matrix.count, device.type
+        ),
+        matrix.entries,
         matrix.index,
         matrix.block_size,
+        device,
     )
     return Piece(pattern, _some(outputs, outs, device), _some(inputs, ins, device))
 
 
 def _entrywise(compact: Compact, matrix: TunedMatrix, turned: bool) -> Piece:
     """A matrix whose rows are not outputs: its entries one by one, in the weight's own places."""
-    flat = compact.index[matrix.slot]
-    width = compact.weight.shape[1]
-    rows, columns = flat // width, flat % width
+    flat = compact.index[matrix.slot].cpu().numpy()
+    rows, columns = np.divmod(flat, compact.weight.shape[1])
+    outs, ins = compact.weight.shape
     if turned:
-        rows, columns = columns, rows
-    shape = tuple(compact.weight.shape[::-1] if turned else compact.weight.shape)
-    units = (rows * shape[1] + columns).cpu().numpy()
-    return Piece(pattern_of(shape, "gather", rows, columns, units), None, None)  # type: ignore[arg-type]
+        rows, columns, outs, ins = columns, rows, ins, outs
+    at = (rows, columns)
+    pattern = pattern_of((outs, ins), "gather", lambda: at, flat, (1, 1), compact.weight.device)
+    return Piece(pattern, None, None)
 
 
 def _some(index: np.ndarray, length: int, device: torch.device) -> Tensor | None:

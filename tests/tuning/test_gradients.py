@@ -1,0 +1,89 @@
+"""Every strategy gives the entries of autograd's dense gradient."""
+
+import numpy as np
+import pytest
+import torch
+
+from frog.numerics.units import unit_count, unit_entries
+from frog.tuning.gradients import (
+    STRATEGIES,
+    choose_strategy,
+    compact_gradient,
+    keep,
+    pattern_of,
+)
+from frog.types import GRANULARITIES
+
+OF = {"rows": "row", "columns": "column", "blocks": "block"}
+SHAPE = (24, 40)
+
+
+def pattern(strategy: str, count: int, seed: int = 0):
+    granularity = OF.get(strategy, "element")
+    size = (4, 8) if granularity == "block" else (1, 1)
+    units = np.random.default_rng(seed).permutation(unit_count(SHAPE, granularity, size))
+    units = np.sort(units[:count])
+    at = unit_entries(units, SHAPE, granularity, size)
+    return pattern_of(SHAPE, strategy, lambda: at, units, size), at
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("count", [0, 1, 7, 10**6])
+@pytest.mark.parametrize("lead", [(5,), (2, 3), (2, 2, 3), (0,)])
+def test_strategies_equal_the_dense_gradient(
+    strategy: str, count: int, lead: tuple[int, ...]
+) -> None:
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(*lead, SHAPE[1], generator=draw)
+    dy = torch.randn(*lead, SHAPE[0], generator=draw)
+    made, (rows, columns) = pattern(strategy, count)
+    weight = torch.zeros(SHAPE, requires_grad=True)
+    (torch.nn.functional.linear(x, weight) * dy).sum().backward()
+    assert weight.grad is not None
+    expected = weight.grad[rows, columns]
+    found = compact_gradient(keep(x, made), dy, made)
+    assert found.shape == expected.shape and found.dtype == torch.float32
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_low_precision_outputs_with_float_inputs(strategy: str) -> None:
+    """Under autocast x is float32 and dy bfloat16."""
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(64, SHAPE[1], generator=draw)
+    dy = torch.randn(64, SHAPE[0], generator=draw).bfloat16()
+    made, (rows, columns) = pattern(strategy, 5)
+    expected = (dy.float().T @ x)[rows, columns]
+    found = compact_gradient(keep(x, made), dy, made)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected, atol=0.3)
+
+
+def test_entries_in_any_order() -> None:
+    """Views of fused tensors need not be ascending."""
+    rows, columns = np.array([5, 0, 5, 2]), np.array([1, 9, 0, 3])
+    x, dy = torch.randn(6, SHAPE[1]), torch.randn(6, SHAPE[0])
+    for strategy in ("sampled", "gather", "slabs"):
+        made = pattern_of(SHAPE, strategy, lambda: (rows, columns), rows * SHAPE[1] + columns)
+        found = compact_gradient(keep(x, made), dy, made)
+        assert torch.allclose(found, (dy.T @ x)[rows, columns], atol=1e-5)
+
+
+def test_columns_keep_only_their_columns() -> None:
+    made, _ = pattern("columns", 3)
+    assert keep(torch.zeros(4, 40), made).shape == (4, 3)
+    for strategy in ("rows", "blocks", "gather", "sampled"):
+        x = torch.zeros(4, 40)
+        assert keep(x, pattern(strategy, 3)[0]) is x  # alive anyway: no second copy
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_a_strategy_for_every_granularity(granularity: str) -> None:
+    for shape, count, device in (
+        ((64, 64), 40, "cpu"),
+        ((65, 63), 4000, "cpu"),
+        ((64, 64), 40, "cuda"),
+    ):
+        chosen = choose_strategy(granularity, shape, (16, 16), count, device)
+        assert chosen in STRATEGIES
+        assert (chosen == "sampled") <= (granularity == "element" and device == "cpu")

@@ -216,8 +216,7 @@ def optimizer_files() -> list[str]:
     for name in ("full AdamW", "LoRA r=16 (peft)", "FROG elements", "FROG columns"):
         bench = Bench(VARIANTS[name], 64)
         if name.startswith("FROG"):  # with the tuner's own state, as tuner.optimizer() saves it
-            tuner = bench.model.__dict__["_frog_tuner"]
-            tuner.follow(bench.optimizer)
+            bench.model.__dict__["_frog_tuner"].tuner.meet(bench.optimizer)
         bench.step()
         sink = io.BytesIO()
         torch.save(bench.optimizer.state_dict(), sink)

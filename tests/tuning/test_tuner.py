@@ -247,8 +247,8 @@ def test_resuming_with_another_selection_is_refused_and_nothing_is_lost() -> Non
         fresh.load_state_dict(saved)
     with pytest.raises(UsageError, match="another selection"):
         other.load_state_dict(model.state_dict())
-    del saved["frog"]
-    with pytest.raises(UsageError, match="without this tuner"):
+    del saved["state"]["frog"]
+    with pytest.raises(UsageError, match="without a tuner"):
         fresh.load_state_dict(saved)
     assert all(torch.equal(before[k], v) for k, v in bits(other).items())
 
@@ -259,7 +259,8 @@ def test_the_optimizer_state_is_as_large_as_the_selection() -> None:
     optimizer = tuner.optimizer(lr=1e-2)
     train(model, optimizer, batches(1))
     held = sum(
-        v.numel() for s in optimizer.state_dict()["state"].values() for v in s.values()
+        v.numel() for k, s in optimizer.state_dict()["state"].items() if k != "frog"
+        for v in s.values()
     )  # fmt: skip
     assert held <= 2 * tuner.trainable + len(tuner.compacts)
 
@@ -300,7 +301,7 @@ def test_one_tuner_at_a_time() -> None:
 def test_also_trains_densely_and_must_match() -> None:
     model = llama(tie_word_embeddings=False)
     selection = choose(model, include="mlp")
-    with pytest.raises(UsageError, match="matches no parameter"):
+    with pytest.raises(UsageError, match="no parameter for also"):
         Tuner(model, selection, also=["lm_heat"])
     before = bits(model)
     tuner = Tuner(model, selection, also=["lm_head"])

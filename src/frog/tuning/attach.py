@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from frog.errors import UnknownName, UsageError
 from frog.tuning import owner
+from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
 from frog.tuning.matrix import TunedMatrix
 from frog.tuning.places import call_of, place, refuse_sharded
 from frog.tuning.state import BeforeForward, Followed, Holder
 from frog.tuning.tap import pieces_of
-from frog.types import Noise, Plan, Selection
+from frog.types import Plan, Selection, SparseDelta
 
 ROOT = "_frog_tuner"
 """Where the model keeps its tuner: who drops the name ``tuner`` still trains."""
@@ -43,6 +44,16 @@ class Tuner:
     Raises :class:`~frog.errors.UsageError` for a selection of another model, a second tuner, a
     pattern that matches nothing, sharded parameters; :class:`~frog.errors.ModelError` for weights
     that are not finite.
+
+    >>> import torch, frog
+    >>> model = torch.nn.Linear(64, 256, bias=False)
+    >>> plan = frog.allocate(frog.analyze(model), 0.01)
+    >>> with Tuner(model, frog.select(model, plan)) as tuner:
+    ...     optimizer = tuner.optimizer(lr=0.1)
+    ...     model(torch.ones(1, 64)).sum().backward()
+    ...     optimizer.step()
+    >>> tuner.trainable, tuner.delta().count
+    (164, 164)
     """
 
     def __init__(
@@ -51,8 +62,6 @@ class Tuner:
         selection: Selection,
         *,
         plan: Plan | None = None,
-        noise: Noise | None = None,
-        guards: Sequence[Any] = (),
         also: Sequence[str] = (),
         frozen_statistics: bool = True,
     ) -> None:
@@ -66,15 +75,13 @@ class Tuner:
         self.step = 0
         self.micro_step = 0
         self.parts: dict[str, Any] = {}
-        self.guards = tuple(guards)
-        self.noise = noise
         self.matrices: tuple[TunedMatrix, ...] = place(model, selection, self.plan)
         self.compacts: tuple[Compact, ...] = tuple(
             dict.fromkeys(matrix.compact for matrix in self.matrices)
         )
         self.dense = self._dense(also)
         self._digest = selection.digest
-        self._after: list[Callable[[], None]] = []
+        self._after: list[Callable[[torch.optim.Optimizer], None]] = []
         self._written = True
         self._stepped_by_torch = False
         self._attach(frozen_statistics)
@@ -106,8 +113,8 @@ class Tuner:
             raise UsageError(f"the tuner has a part '{name}' already")
         self.parts[name] = part
 
-    def on_step(self, action: Callable[[], None]) -> None:
-        """Call ``action`` after every optimizer step, when the weights are written."""
+    def on_step(self, action: Callable[[torch.optim.Optimizer], None]) -> None:
+        """Call ``action(optimizer)`` after every step, when the weights are written."""
         self._after.append(action)
 
     def write(self) -> None:
@@ -143,7 +150,7 @@ class Tuner:
         if self.dense:
             rate = lr if also_lr is None else also_lr
             groups.append({"params": list(self.dense.values()), "lr": rate})
-        made = cls(groups, lr=lr, **settings)
+        made = cls(groups, **{"lr": lr, **settings})
         self._followed.meet(made)
         return made
 
@@ -159,6 +166,18 @@ class Tuner:
             compact.set(snapshot[compact.name])
         for name, parameter in self.dense.items():
             parameter.copy_(snapshot[name])
+
+    def delta(self) -> SparseDelta:
+        """What has changed since the tuner was made, bit for bit, under the names on disk."""
+        facts = {
+            "trainable": self.trainable,
+            "selection": self._digest,
+            "score": self.selection.score,
+            "granularity": self.selection.granularity,
+            "rule": self.plan.rule,
+            "steps": self.step,
+        }
+        return changes(self.model, self.matrices, self._start, self.selection.path, facts)
 
     # ------------------------------------------------------------------------- leaving
 
@@ -204,12 +223,16 @@ class Tuner:
                 "the saved run trained another selection: resume with the one it was started "
                 "with (nothing was changed)"
             )
+        if set(state["parts"]) != set(self.parts):
+            raise UsageError(
+                f"the saved run had {sorted(state['parts']) or 'nothing'} beside the tuner, this "
+                f"one has {sorted(self.parts) or 'nothing'}: set it up alike (nothing was changed)"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
         for compact in self.compacts:
             compact.set(state["changes"][compact.name])
         self.step, self.micro_step = state["step"], state["micro_step"]
-        for name, part in self.parts.items():
-            if name in state["parts"]:
-                part.load_state_dict(state["parts"][name])
 
     def trains_in(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether the optimizer holds something that this tuner trains."""
@@ -223,7 +246,7 @@ class Tuner:
         self.step += 1
         self.micro_step = 0
         for action in self._after:
-            action()
+            action(optimizer)
 
     # ------------------------------------------------------------------------- private
 

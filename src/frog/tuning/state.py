@@ -18,6 +18,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from frog.errors import UsageError
+
 KEY = "frog"
 
 
@@ -92,8 +94,13 @@ class Followed:
 
     def _load(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         tuner = self._tuner()
-        if tuner is None or KEY not in state["state"]:
+        if tuner is None:
             return state
+        if KEY not in state["state"]:
+            raise UsageError(
+                "the optimizer state to resume from was saved without a tuner: it must come from "
+                "a run with the same selection (nothing was changed)"
+            )
         tuner.load_state_dict(state["state"][KEY])
         rest = {key: value for key, value in state["state"].items() if key != KEY}
         return {**state, "state": rest}

@@ -20,7 +20,7 @@ def delta_table(delta: SparseDelta) -> RenderableType:
     """How many entries of which tensor changed."""
     head = Text.assemble(
         (printable(delta.path), "bold"),
-        f" · {delta.count:,} changed entries in {count(len(delta.tensors), 'tensor')}",
+        f"\n{delta.count:,} changed in {count(len(delta.tensors), 'tensor')}",
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("tensor", no_wrap=True)

@@ -12,7 +12,7 @@ from frog.report.words import count, middle, printable, quantity
 from frog.types import Allotment, Plan, Selection
 
 SHOWN = 12
-NAME = 34
+NAME = 48
 
 
 def plan_table(plan: Plan, *, everything: bool = False) -> RenderableType:
@@ -20,22 +20,20 @@ def plan_table(plan: Plan, *, everything: bool = False) -> RenderableType:
     share = plan.total / plan.params if plan.params else 0.0
     head = Text.assemble(
         (printable(plan.path), "bold"),
-        f" · {plan.total:,} of {quantity(plan.params)} weights in "
-        f"{count(len(plan.layers), 'matrix')} ({share:.3%}) · rule {plan.rule}",
+        f"\n{plan.total:,} of {quantity(plan.params)} weights ({share:.2%}) in "
+        f"{count(len(plan.layers), 'matrix')} · rule {plan.rule}",
     )
     lines: list[RenderableType] = [head, "", _by_role(plan.layers)]
     rows = sorted(plan.layers, key=lambda x: -x.share)
     uneven = len({round(x.share, 4) for x in rows}) > 1
     if uneven or everything:
         shown = list(plan.layers) if everything else rows[:SHOWN]
-        lines += ["", _layers(shown)]
+        lines += ["", _layers(shown, share)]
         if len(shown) < len(rows):
             lines.append(Text(f"... {len(rows) - len(shown)} more: --all", style="dim"))
     if plan.left_out:
-        lines += [
-            "",
-            Text(f"{count(len(plan.left_out), 'matrix')} left out, the reasons are in the file"),
-        ]
+        left = count(len(plan.left_out), "tensor")
+        lines += ["", Text(f"{left} left out; the reasons are in the file", style="dim")]
     lines += [Text(printable(f"note: {note}"), style="dim") for note in plan.notes]
     return Group(*lines)
 
@@ -45,7 +43,7 @@ def selection_table(selection: Selection) -> RenderableType:
     plan = selection.plan
     head = Text.assemble(
         (printable(selection.path), "bold"),
-        f" · {selection.count:,} weights in {count(len(selection.chosen), 'matrix')} · "
+        f"\n{selection.count:,} weights in {count(len(selection.chosen), 'matrix')} · "
         f"score {selection.score} · {selection.granularity}s · rule {plan.rule} · "
         f"seed {selection.seed}",
     )
@@ -77,13 +75,12 @@ def _by_role(layers: Sequence[Allotment]) -> Table:
     return table
 
 
-def _layers(rows: Sequence[Allotment]) -> Table:
+def _layers(rows: Sequence[Allotment], mean: float) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", no_wrap=True)
-    table.add_column("chosen", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("why")
+    for title in ("chosen", "share", "x even"):
+        table.add_column(title, justify="right", no_wrap=True)
     for x in rows:
         name = middle(printable(x.name), NAME)
-        table.add_row(Text(name), f"{x.count:,}", f"{x.share:.3%}", Text(x.reason))
+        table.add_row(Text(name), f"{x.count:,}", f"{x.share:.3%}", f"{x.share / mean:.2f}")
     return table

@@ -243,6 +243,9 @@ class Tuner:
         """Write what the optimizer changed; count; call what waits for a step."""
         self._stepped_by_torch = True
         self.write()
+        first = self.compacts[0].change if self.compacts else None
+        if not any(x is first for group in optimizer.param_groups for x in group["params"]):
+            return  # of several optimizers one counts
         self.step += 1
         self.micro_step = 0
         for action in self._after:

@@ -77,9 +77,10 @@ class Followed:
             return
         self.meet(optimizer)
         # Loaded before it was met: taken now, before the first step can build on less.
-        loaded = optimizer.state.pop(KEY, None)  # type: ignore[call-overload]
+        loaded = optimizer.state.get(KEY)  # type: ignore[call-overload]
         if loaded is not None:
-            tuner.load_state_dict(loaded)
+            tuner.load_state_dict(loaded)  # refused: it stays, and so does the refusal
+            del optimizer.state[KEY]  # type: ignore[arg-type]
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         tuner = self._tuner()

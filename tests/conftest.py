@@ -5,9 +5,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in every run; HYPOTHESIS_PROFILE=wide looks for new ones.
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("wide", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 

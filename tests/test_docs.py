@@ -28,7 +28,8 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         exec(compile(block, "README.md", "exec"), {})
     said = capsys.readouterr().out
     assert "0.weight (200, 300) ('untrained'" in said
-    assert "scale collapse in 2.weight" in " ".join(said.split()) and said.endswith("False\n")
+    assert "scale collapse in 2.weight" in " ".join(said.split()) and "False\n" in said
+    assert said.endswith("328 of 32768 weights changed\n")
     assert (tmp_path / "report.json").exists()
 
 
@@ -41,9 +42,39 @@ def test_readme_names_only_commands_and_flags_that_exist() -> None:
     text = "\n".join(blocks("README.md", ""))
     for verb, rest in re.findall(r"^frog (\w+)([^#\n]*)", text, re.MULTILINE):
         assert verb in verbs, verb
-        known = {option for p in verbs[verb].params for option in (*p.opts, *p.secondary_opts)}
+        command = verbs[verb]
+        if hasattr(command, "commands"):  # a verb of verbs: frog delta diff
+            command = command.commands[rest.split()[0]]
+        known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
         for flag in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
             assert flag in known, f"{verb} {flag}"
+
+
+def test_a_delta_can_be_applied_by_hand_as_the_page_says(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    import frog
+
+    base = {"a": torch.zeros(3, 4), "b": torch.ones(5)}
+    tuned = {"a": base["a"].clone(), "b": base["b"].clone()}
+    tuned["a"][1, 2], tuned["b"][4] = 7.0, -0.0
+    frog.diff(base, tuned).save(tmp_path / "delta.safetensors")
+    space: dict = {}
+    exec(blocks("docs/deltas.md", "python")[-1], space)
+    state = {name: value.numpy().copy() for name, value in base.items()}
+    space["apply"](state, tmp_path / "delta.safetensors")
+    assert all(np.array_equal(state[k], v.numpy()) for k, v in tuned.items())
+    assert np.signbit(state["b"][4])
+
+
+def test_scores_and_rules_are_all_described() -> None:
+    from frog.allocation.rules import RULES
+    from frog.selection.scores import SCORES
+
+    for page, names in (("docs/selecting-weights.md", SCORES), ("docs/budgets.md", RULES)):
+        listed = re.findall(r"^\| `([\w-]+)` \|", (ROOT / page).read_text(), re.MULTILINE)
+        assert listed == list(names), page
 
 
 def test_metrics_page_is_up_to_date() -> None:

@@ -164,6 +164,48 @@ def test_odd_matrices(name: str, odd: str) -> None:
     assert dead == (one.weight.size if odd == "zero" else 0)
 
 
+def test_alpha_moves_the_counts_of_one_threshold() -> None:
+    maps = {"a": subject(seed=1), "b": subject(seed=2)}
+    maps["a"].alpha, maps["b"].alpha = 2.0, 5.0
+    shares = []
+    for power in (-2, 0, 2):
+        expression = parse(f"magnitude * alpha^{power}" if power else "magnitude")
+        scored = {k: normalised(expression(v), expression.weight(v)) for k, v in maps.items()}
+        counts = settle(scored, 100, dict.fromkeys(maps, 0), dict.fromkeys(maps, 408))
+        shares.append(counts["b"])
+    assert shares[0] < shares[1] < shares[2]
+
+
+def test_more_than_all_living_weights() -> None:
+    dead = np.full((4, 4), -np.inf, dtype=np.float32)
+    dead[0] = 1.0
+    maps = {"a": Dense(dead), "b": Dense(dead.copy())}
+    counts = settle(maps, 20, dict.fromkeys(maps, 6), dict.fromkeys(maps, 16))
+    assert counts == {"a": 4, "b": 4}
+
+
+def test_powers_of_tiny_scores_keep_their_order() -> None:
+    one = subject()
+    assert one.gradient is not None
+    one.gradient.square[:] *= np.float32(1e-12)
+    for power, best in ((4, np.argmax), (-4, np.argmin)):
+        found = top_k(parse(f"fisher^{power}")(one), 1)
+        assert found[0] == best(one.gradient.square)
+
+
+def test_the_sketch_is_near_the_whole_where_the_spectrum_falls() -> None:
+    from frog.numerics.relevance import EXACT_UNTIL, factors
+
+    draw = np.random.default_rng(0)
+    size = EXACT_UNTIL + 60
+    left = np.linalg.qr(draw.standard_normal((size, 24)))[0] * (1.0 + np.arange(24)) ** -0.7
+    right = np.linalg.qr(draw.standard_normal((size, 24)))[0]
+    weight = (left @ right.T + 1e-5 * draw.standard_normal((size, size))).astype(np.float32)
+    found = factors(weight, 12)  # sketched: the whole would take minutes
+    assert np.allclose(found.sigma, (1.0 + np.arange(12)) ** -0.7, rtol=1e-3)
+    assert np.allclose(np.abs((found.right * right[:, :12]).sum(0)), 1.0, atol=1e-3)
+
+
 def test_gradients_of_zero_are_dead() -> None:
     one = subject()
     assert one.gradient is not None

@@ -30,8 +30,9 @@ class Choice:
     ``rank`` is the number of components for scores that use some only (None: 64, 0: those beyond
     the random bulk); ``block_size`` that of blocks. ``protect`` keeps the choice away from weights
     with leverage in so many leading singular directions, ``protect_strength`` says how much
-    (negative: draws it there). ``gradients`` maps names of matrices to what
-    :func:`frog.tuning.collect` found; ``report`` gives the alphas for a score times alpha.
+    (negative: draws it there). ``gradients`` maps names of matrices to the
+    mean and mean square of their gradient over a few batches; ``report`` gives the alphas for a
+    score times alpha.
     """
 
     rank: int | None = None
@@ -41,6 +42,16 @@ class Choice:
     gradients: Mapping[str, Gradient] | None = None
     report: ModelReport | None = None
     on_matrix: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        if any(isinstance(x, bool) or int(x) != x or x < 1 for x in self.block_size):
+            raise UsageError(f"block_size must be two whole numbers from 1, got {self.block_size}")
+        if isinstance(self.protect, bool) or int(self.protect) != self.protect or self.protect < 0:
+            raise UsageError(f"protect must be a whole number from 0, got {self.protect!r}")
+        if not math.isfinite(self.protect_strength):
+            raise UsageError(f"protect_strength must be finite, got {self.protect_strength!r}")
+        if self.rank is not None and self.rank < 0:
+            raise UsageError(f"rank must be at least 0, got {self.rank}")
 
 
 def select(
@@ -78,13 +89,14 @@ def select(
         )
     if expression.needs_gradient and choice.gradients is None:
         raise UsageError(
-            f"the score '{expression}' needs gradients: collect them with frog.tuning.collect and "
-            "give them as Choice(gradients=...)"
+            f"the score '{expression}' needs gradients of a few batches: "
+            "give them as Choice(gradients={name: Gradient(mean=..., square=...)})"
         )
     units = Units(
         granularity=granularity, size=choice.block_size if granularity == "block" else (1, 1)
     )
     matrices = _matrices(model, plan)
+    wanted = plan.total
     if plan.by_score:
         plan = _settled(plan, matrices, expression, choice, seed)
     chosen, carried = [], 0
@@ -104,7 +116,7 @@ def select(
         granularity=granularity,
         chosen=tuple(x for x in chosen if x.count),
         seed=seed,
-        notes=tuple(_remarks(plan, chosen)),
+        notes=tuple(_remarks(wanted, chosen)),
     )
 
 
@@ -130,10 +142,17 @@ def _subject(matrix: WeightMatrix, choice: Choice, seed: int) -> Subject:
             "exclude, or mend the model"
         )
     gradient = (choice.gradients or {}).get(matrix.name)
-    if gradient is not None and gradient.mean.shape != matrix.shape:
-        raise UsageError(
-            f"the gradient of {matrix.name} must be {matrix.shape}, got {gradient.mean.shape}"
-        )
+    if gradient is not None:
+        for what, values in (("gradient", gradient.mean), ("squared gradient", gradient.square)):
+            if values.shape != matrix.shape:
+                raise UsageError(
+                    f"the {what} of {matrix.name} must be {matrix.shape}, got {values.shape}"
+                )
+            if not np.isfinite(values).all():
+                raise UsageError(
+                    f"the {what} of {matrix.name} must be finite, got NaN or infinite entries: "
+                    "the loss of a batch was not finite"
+                )
     return Subject(
         name=matrix.name,
         weight=weight,
@@ -231,18 +250,19 @@ class _Reread:
     def slab(self, start: int, stop: int) -> np.ndarray:
         if self._made is None or start == 0:
             subject = _subject(self.matrix, self.choice, self.seed)
-            self._made = normalised(_scores(subject, self.expression, self.choice)[0])
+            scores = _scores(subject, self.expression, self.choice)[0]
+            self._made = normalised(scores, self.expression.weight(subject))
         slab = self._made.slab(start, stop)
         if stop == self.shape[0]:
             self._made = None
         return slab
 
 
-def _remarks(plan: Plan, chosen: list[Chosen]) -> Iterator[str]:
-    missing = plan.total - sum(x.count for x in chosen)
+def _remarks(wanted: int, chosen: list[Chosen]) -> Iterator[str]:
+    missing = wanted - sum(x.count for x in chosen)
     if missing:
         yield (
-            f"{missing:,} of {plan.total:,} weights of the plan are not chosen: whole units did "
+            f"{missing:,} of {wanted:,} weights of the plan are not chosen: whole units did "
             "not fit, or too few weights are alive"
         )
     dead = sum(int(x.facts["dead"]) for x in chosen)

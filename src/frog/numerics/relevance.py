@@ -20,9 +20,12 @@ from frog.errors import UsageError
 from frog.numerics.random_matrix import count_spikes
 from frog.numerics.scored import Product
 
-OVERSAMPLING = 8
-PASSES = 1
+OVERSAMPLING = 64
+PASSES = 2
 """Extra columns and power iterations of the randomised SVD: Halko et al. 2011, algorithm 4.4."""
+
+EXACT_UNTIL = 2048
+"""min(m, n) up to which the whole Gram matrix is decomposed: no dearer than a sketch there."""
 
 SLAB_ROWS = 1024
 
@@ -46,8 +49,9 @@ class Factors:
 def factors(weight_mn: np.ndarray, rank: int | None = None, *, seed: int = 0) -> Factors:
     """The ``rank`` leading singular triplets of an (m, n) matrix, all of them for None.
 
-    A small share of them by a randomised SVD (Halko, Martinsson & Tropp 2011, SIAM Review 53(2),
-    algorithms 4.4 and 5.1) with a fixed seed, otherwise from the eigenvectors of the smaller
+    Of a matrix beyond :data:`EXACT_UNTIL` a small share of them by a randomised SVD (Halko,
+    Martinsson & Tropp 2011, SIAM Review 53(2), algorithms 4.4 and 5.1) with a fixed seed, which
+    is near and not exact where the spectrum falls slowly; else from the eigenvectors of the smaller
     Gram matrix in float64. Raises :class:`~frog.errors.UsageError` for a rank out of range.
 
     >>> found = factors(np.diag([3.0, 1.0, 2.0]).astype(np.float32), 2)
@@ -59,7 +63,7 @@ def factors(weight_mn: np.ndarray, rank: int | None = None, *, seed: int = 0) ->
     if rank is not None and not 1 <= rank <= r:
         raise UsageError(f"a rank must lie in 1..{r} for a matrix of {m} x {n}, got {rank}")
     w = torch.from_numpy(np.ascontiguousarray(weight_mn, dtype=np.float32))
-    if rank is not None and rank + OVERSAMPLING < r / SKETCH_UNTIL:
+    if rank is not None and r > EXACT_UNTIL and rank + OVERSAMPLING < r / SKETCH_UNTIL:
         return _sketched(w, rank, seed)
     flat = w if m >= n else w.T
     gram = torch.zeros(r, r, dtype=torch.float64)

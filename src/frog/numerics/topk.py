@@ -16,7 +16,8 @@ MARGIN = 4.0
 def top_k(scores: Scored, k: int) -> np.ndarray:
     """Flat indices i * n + j of the k highest scores, ascending, int64.
 
-    A score of -inf or NaN is never chosen; where fewer than k others exist, all of them are.
+    Scores must not be negative, but for -inf, which is never chosen, nor is NaN; where fewer than
+    k others exist, all of them are chosen.
     Equal scores are taken in the order of their index. Memory: one slab and about 1.3 k numbers.
 
     >>> from frog.numerics.scored import Dense
@@ -28,10 +29,10 @@ def top_k(scores: Scored, k: int) -> np.ndarray:
         raise UsageError(f"k must lie in 0..{m * n}, got {k}")
     if k == 0:
         return np.empty(0, dtype=np.int64)
-    guess = _guess(scores, k)
-    values, index = _above(scores, guess)
-    if len(index) < k and guess > -np.inf:
-        values, index = _above(scores, -np.inf)
+    values, index = _above(scores, _guess(scores, k), 2 * k + SAMPLE)
+    if not k <= len(index) <= 2 * k + SAMPLE:
+        # the sample misled: rows of very different size; the bits of the k-th highest decide
+        values, index = _above(scores, _kth(scores, k), m * n)
     return index if len(index) <= k else index[_largest(values, k)]
 
 
@@ -63,15 +64,31 @@ def _guess(scores: Scored, k: int) -> float:
     return float(np.partition(sample, len(sample) - wanted)[len(sample) - wanted])
 
 
-def _above(scores: Scored, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Scores at or above a threshold and above -inf, with their flat indices."""
-    values, index = [], []
+def _kth(scores: Scored, k: int) -> float:
+    """The k-th highest score, exactly; -inf where there are fewer."""
+    coarse = coarse_counts(scores)
+    if int(coarse.sum(dtype=np.int64)) < k:
+        return -np.inf
+    cell, sure = cell_of(coarse, k)
+    low = cell_of(fine_counts(scores, cell), k - sure)[0]
+    return float(np.array([(cell << 16) | low], dtype=np.uint32).view(np.float32)[0])
+
+
+def _above(scores: Scored, threshold: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores at or above a threshold and above -inf, with their flat indices.
+
+    Stops when more than ``most`` are found.
+    """
+    values, index, count = [], [], 0
     n = scores.shape[1]
     for start, slab in slabs(scores):
         flat = slab.reshape(-1)
         here = np.flatnonzero((flat >= threshold) & (flat > -np.inf))
         values.append(flat[here])
         index.append(here + start * n)
+        count += len(here)
+        if count > most:
+            break
     return np.concatenate(values), np.concatenate(index)
 
 

@@ -68,8 +68,8 @@ def unit_scores(scores: Scored, units: Units) -> np.ndarray:
     return np.where(alive > 0, total / sizes, NEVER)
 
 
-def normalised(scores: Scored) -> Scored:
-    """Scores over their mean: comparable between matrices of any scale.
+def normalised(scores: Scored, weight: float = 1.0) -> Scored:
+    """Scores over their mean, times ``weight``: comparable between matrices of any scale.
 
     Dead entries and infinite ones are left out of the mean.
     """
@@ -77,14 +77,16 @@ def normalised(scores: Scored) -> Scored:
     for _, slab in slabs(scores):
         finite = slab[np.isfinite(slab)]
         total, count = total + float(finite.sum(dtype=np.float64)), count + finite.size
-    scale = np.float32(count / total) if total > 0 else np.float32(1.0)
+    scale = np.float32(weight * (count / total if total > 0 else 1.0))
     return Made(scores.shape, lambda start, stop: scores.slab(start, stop) * scale)
 
 
 def settle(
     maps: Mapping[str, Scored], total: int, floor: Mapping[str, int], cap: Mapping[str, int]
 ) -> dict[str, int]:
-    """How many of the ``total`` highest scores lie in each map; the sum is exact.
+    """How many of the ``total`` highest scores lie in each map.
+
+    The sum is exact, or as many as there are entries that may be chosen.
 
     One threshold over all maps, each within its floor and cap (in weights): where a bound binds,
     that map is fixed and the threshold of the others moves until all is given out. Ties at the
@@ -96,7 +98,12 @@ def settle(
     while True:
         free = {name: maps[name] for name in maps if name not in fixed}
         given = _shares(free, coarse, max(0, total - sum(fixed.values())))
-        low = {name: floor[name] for name in free if given[name] < floor[name]}
+        room = {name: int(coarse[name].sum(dtype=np.int64)) for name in free}
+        low = {
+            name: min(floor[name], room[name])
+            for name in free
+            if given[name] < min(floor[name], room[name])
+        }
         high = {name: cap[name] for name in free if given[name] > cap[name]}
         if not low and not high:
             return {name: (fixed | given)[name] for name in maps}
@@ -109,6 +116,9 @@ def settle(
 def _shares(maps: Mapping[str, Scored], coarse: Mapping[str, np.ndarray], k: int) -> dict[str, int]:
     """How many of the k highest scores lie in each map, ties in order of the maps."""
     if not maps or k <= 0:
+        return dict.fromkeys(maps, 0)
+    k = min(k, sum(int(coarse[name].sum(dtype=np.int64)) for name in maps))
+    if not k:
         return dict.fromkeys(maps, 0)
     cell, sure = cell_of(_together([coarse[name] for name in maps]), k)
     fine = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frog.errors import UnknownName, UsageError
-from frog.numerics.scored import Made, Scored
+from frog.numerics.scored import Made, Scored, slabs
 from frog.selection.scores import AUTO, SCORES, Score, Subject
 
 QUALITY = "alpha"
@@ -43,21 +43,33 @@ class Expression:
     def __call__(self, subject: Subject) -> Scored:
         """Scores of all entries of one matrix, not negative; NaN where it is 0 * inf."""
         maps = [(score(subject), power) for score, power in self.factors]
-        weight = 1.0
-        if self.quality and np.isfinite(subject.alpha) and subject.alpha > 0:
-            weight = float(subject.alpha**self.quality)
-        if len(maps) == 1 and maps[0][1] == 1.0 and weight == 1.0:
+        if len(maps) == 1 and maps[0][1] == 1.0:
             return maps[0][0]
+        # each over its mean first: powers of squared gradients would leave the range of float32
+        scaled = [(scores, np.float32(1.0 / _mean(scores)), power) for scores, power in maps]
 
         def rows(start: int, stop: int) -> np.ndarray:
-            made = np.full((stop - start, subject.shape[1]), weight, dtype=np.float32)
+            made = np.ones((stop - start, subject.shape[1]), dtype=np.float32)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                for scores, power in maps:
-                    slab = scores.slab(start, stop)
-                    made *= slab if power == 1.0 else np.power(slab, np.float32(power))
+                for scores, scale, power in scaled:
+                    made *= np.power(scores.slab(start, stop) * scale, np.float32(power))
             return made
 
         return Made(subject.shape, rows)
+
+    def weight(self, subject: Subject) -> float:
+        """alpha^power of the layer, 1 where the expression has no alpha.
+
+        Raises :class:`~frog.errors.UsageError` where the alpha is asked for and not known.
+        """
+        if not self.quality:
+            return 1.0
+        if not subject.alpha > 0:
+            raise UsageError(
+                f"the score '{self}' needs the alpha of {subject.name}, which is not known: give "
+                "the report as Choice(report=...), or leave that matrix out"
+            )
+        return float(subject.alpha**self.quality)
 
 
 def parse(text: str | Score) -> Expression:
@@ -94,6 +106,15 @@ def parse(text: str | Score) -> Expression:
             "name a score beside alpha, and a power other than 0"
         )
     return Expression(factors=tuple(factors), quality=quality)
+
+
+def _mean(scores: Scored) -> float:
+    """Mean of the finite scores, 1 where there is none above 0."""
+    total, count = 0.0, 0
+    for _, slab in slabs(scores):
+        finite = slab[np.isfinite(slab)]
+        total, count = total + float(finite.sum(dtype=np.float64)), count + finite.size
+    return total / count if total > 0 else 1.0
 
 
 def _number(text: str | None, whole: str) -> float:

@@ -75,8 +75,8 @@ class Subject:
         """The gradient, or an error that says how to get one."""
         if self.gradient is None:
             raise UsageError(
-                f"the score '{score}' needs gradients, got none for {self.name}: collect them on "
-                "a few batches with frog.tuning.collect, or take a score that needs weights only"
+                f"the score '{score}' needs gradients, got none for {self.name}: give those of "
+                "a few batches, or take a score that needs weights only"
             )
         return self.gradient
 

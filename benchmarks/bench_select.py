@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -40,8 +39,9 @@ SCORES = ("random", "magnitude", "lowrank", "relevance-lowrank")
 
 
 def peak() -> float:
-    """Peak resident size of this process, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident size of this process, MB; ru_maxrss would have that of its parent too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def one_matrix() -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Memory and time of one training step: FROG's granularities against what others do.
 
     PYTHONPATH=src python benchmarks/bench_tune.py > benchmarks/results/tune_....md
+    PYTHONPATH=src python benchmarks/bench_tune.py --tokens 64 512
     PYTHONPATH=src python benchmarks/bench_tune.py --quick    # two rounds of 512 tokens
 
 A stack of 2048 x 2048 linear layers with ReLU, float32, whose input wants a gradient as inside a
@@ -41,7 +42,7 @@ from frog.tuning import Tuner
 from frog.types import Allotment, Budget, Chosen, Plan, Selection
 
 WIDTH, LAYERS, SHARE = 2048, 3, 0.01
-ROUNDS, STEPS = 7, 3
+ROUNDS, STEPS = 5, 3
 BLOCK = (16, 16)
 warnings.filterwarnings("ignore")
 
@@ -228,6 +229,7 @@ def optimizer_files() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 512, 4096])
     asked = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     facts = machine()
@@ -235,7 +237,7 @@ def main() -> None:
     print(f"{facts['cpu']}, {facts['cores']} cores, load {load_average()} at the start; "
           f"{facts['versions']}; peft {peft.__version__}; November 2026.\n")  # fmt: skip
     print(f"Made by `PYTHONPATH=src {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
-    for tokens in (512,) if asked.quick else (64, 512, 4096):
+    for tokens in (512,) if asked.quick else asked.tokens:
         rounds = 2 if asked.quick else (ROUNDS if tokens < 4096 else 3)
         print("\n".join(measure(tokens, rounds)), flush=True)
     if not asked.quick:

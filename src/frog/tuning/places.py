@@ -179,7 +179,8 @@ def _refuse(name: str, module: nn.Module, weight: nn.Parameter) -> None:
             f"{name} must be a contiguous floating-point tensor, got {weight.dtype} with strides "
             f"{weight.stride()}: leave it out of the selection, or load the model unquantised"
         )
-    if not torch.isfinite(weight.data).all():
+    # a slab at a time: the check must not cost a copy of the weight
+    if not all(bool(torch.isfinite(x).all()) for x in weight.data.view(-1).split(1 << 20)):
         raise ModelError(f"{name} holds NaN or infinite weights: it cannot be tuned")
     if getattr(module, "max_norm", None) is not None:
         raise UsageError(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "frog"
 FLOOR = {"types", "registry", "errors", "serial", "version"}
-ROOMS = {"weights", "metrics", "report", "allocation", "selection", "tuning", "exports"}
+ROOMS = {
+    "weights", "metrics", "report", "allocation", "selection", "tuning", "exports", "examples",
+}  # fmt: skip
 ALLOWED = {
     "errors": set(),
     "version": set(),

@@ -45,7 +45,7 @@ def test_from_a_model_to_a_plan_that_select_takes(
     assert done.code == 0, done.err
     assert max(len(line) for line in done.out.splitlines()) <= 80
     for words in ("Budget  5.43%", "decides", "your choice  1 layer", "tune evenly  3 layers",
-                  "after 100 steps", "tune harder", "prune 50% of it"):  # fmt: skip
+                  "after 100 steps", "tune harder", "· prune: prune "):  # fmt: skip
         assert words in done.out, words
     assert "select" in done.err and f"wrote {plan}" in done.err
     found = frog.Recommendation.from_json(told)

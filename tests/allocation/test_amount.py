@@ -20,7 +20,7 @@ from frog.allocation.amount import (
 from frog.errors import UsageError
 from frog.types import LayerReport, Settings, Workload
 
-SIZE = Size(params=10_000_000, rms=0.05, signal=0.4, known=12)
+SIZE = Size(params=10_000_000, rms=0.05)
 WORK = st.builds(
     Workload,
     full_rate=st.none() | st.floats(1e-9, 1.0),
@@ -33,8 +33,6 @@ SIZES = st.builds(
     Size,
     params=st.integers(1, 10**11),
     rms=st.floats(1e-6, 10.0) | st.just(math.nan),
-    signal=st.floats(0, 1),
-    known=st.just(3),
 )
 
 
@@ -50,18 +48,18 @@ def test_size_is_what_the_formulas_say() -> None:
     size = size_of(rows)
     assert size.params == 8292
     assert size.rms == pytest.approx(math.sqrt(85.92 / 8292))
-    assert size.signal == pytest.approx(8 * (64 + 128 - 8) / 8292)
-    blind = size_of([layer(0, norm=81.92)])
-    assert blind.signal == 1.0 and blind.rms == pytest.approx(0.1)
+    blind = size_of([layer(0, norm=81.92), layer(1)])
+    assert blind.params == 2 * 8192 and blind.rms == pytest.approx(0.1)
     assert math.isnan(size_of([layer(0)]).rms)
     assert size_of(rows[::-1]) == size
 
 
 def test_without_a_full_rate_the_budget_is_the_ratio_of_two_constants() -> None:
     for rms in (0.01, 0.3):
-        found = amount_of(Size(params=10**7, rms=rms, signal=0.4, known=1), Workload())
+        found = amount_of(Size(params=10**7, rms=rms), Workload())
         assert found.share == pytest.approx(FULL_RATE / STEP)
-        assert found.rate == pytest.approx(STEP * rms) == found.rate_cap
+        assert found.rate == pytest.approx(STEP * rms)
+        assert found.rate < found.rate_cap == pytest.approx(0.15 * rms)
 
 
 def test_the_deciding_bound_decides() -> None:
@@ -69,11 +67,13 @@ def test_the_deciding_bound_decides() -> None:
     assert plain.share == pytest.approx(3e-4 / (STEP * 0.05))
     assert [x.name for x in plain.bounds if x.decides] == ["step"]
     data = amount_of(SIZE, Workload(full_rate=3e-4, tokens=4_000_000))
+    assert data.rate_cap == pytest.approx(0.15 * 0.05)
     assert data.share == 0.2 and data.count == 2_000_000
     assert [x.name for x in data.bounds if x.decides] == ["data"]
     assert data.rate == pytest.approx(3e-4 / 0.2)
-    capped = amount_of(SIZE, Workload(tokens=10**9))
-    assert capped.share == 0.4 and "all weights may serve better" in capped.reason
+    most = amount_of(SIZE, Workload(tokens=10**9))
+    assert most.share == 1.0 and "takes less memory" in most.reason
+    assert "takes less memory" not in data.reason
     assert amount_of(SIZE, Workload(), untrained=True).share == 1.0
     assert amount_of(SIZE, Workload(full_rate=1e-9)).share == 0.001
 

@@ -90,7 +90,7 @@ def recommend(
         amount=amount,
         extent=extent_of(tuned, amount, work, report.settings),
         plan=plan,
-        notes=tuple(_notes(report, actions, tuned, by_name)),
+        notes=tuple(_notes(report, actions, tuned, work)),
     )
 
 
@@ -176,7 +176,7 @@ def _notes(
     report: ModelReport,
     actions: Sequence[Action],
     tuned: Sequence[LayerReport],
-    by_name: Mapping[str, Action],
+    work: Workload,
 ) -> list[str]:
     notes = []
     if report.shard is not None:
@@ -189,7 +189,9 @@ def _notes(
         notes.append("the report holds no measured matrix")
     elif not tuned:
         notes.append("nothing is left to tune: see the actions")
-    undecided = sum(x.kind == "choose" and not in_plan(x) for x in by_name.values())
+    if tuned and not work.bits:
+        notes.append("say how much data there is (--tokens, --examples): the budget grows with it")
+    undecided = sum(x.kind == "choose" and not in_plan(x) for x in actions)
     if undecided:
         notes.append(
             f"{undecided} over-parameterised {'layer waits' if undecided == 1 else 'layers wait'} "

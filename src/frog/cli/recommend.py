@@ -14,10 +14,10 @@ from frog.cli.plan import Roles
 from frog.cli.running import resumable, run_of, tell_cached
 from frog.errors import UnknownName, UsageError
 
-POLICIES = ("open", "tune", "prune", "bits")
-
 
 def _policy(value: str) -> str:
+    from frog.types import POLICIES
+
     if value not in POLICIES:
         raise UnknownName("choice for over-parameterised layers", value, POLICIES)
     return value

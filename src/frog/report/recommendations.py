@@ -65,14 +65,13 @@ def _amount(amount: Amount) -> Iterable[RenderableType]:
     if math.isfinite(amount.rate):
         capped = " (at its cap)" if amount.rate == amount.rate_cap else ""
         yield _wrapped(
-            f"learning rate {amount.rate:.2g}{capped} = min(full rate {amount.full_rate:.2g} / "
-            f"{amount.share:.3g}, 0.15 x the size of the weights {amount.rms:.3g})"
+            f"learning rate {amount.rate:.2g}{capped}: the full rate {amount.full_rate:.2g} / "
+            f"{amount.share:.3g}, at most {amount.rate_cap:.2g}"
         )
-    table = _table("bound", "", "share", "formula", "")
+    table = _table("bound", "at least", "formula", "")
     for bound in amount.bounds:
-        side = "at least" if bound.side == "least" else "at most"
         mark = Text("decides", "green") if bound.decides else Text("")
-        table.add_row(bound.name, side, f"{bound.share:.2%}", bound.formula, mark)
+        table.add_row(bound.name, f"{bound.share:.2%}", bound.formula, mark)
     yield Padding(table, (0, 0, 0, 8), expand=False)
     for bound in amount.bounds:
         yield _wrapped(f"{bound.name}: {bound.evidence}", "dim")
@@ -93,7 +92,8 @@ def _extent(extent: Extent, found: Recommendation) -> Iterable[RenderableType]:
         return
     table = _table("watch", "limit", "stop or slow down where")
     for stop in extent.stops:
-        table.add_row(stop.watch, f"{stop.limit:.2g}" if stop.limit else "-", Text(stop.text))
+        limit = "–" if math.isnan(stop.limit) else f"{stop.limit:.2g}"
+        table.add_row(stop.watch, limit, Text(stop.text))
     yield Padding(table, (0, 0, 0, 8), expand=False)
     for stop in extent.stops:
         yield _wrapped(f"{stop.watch}: {stop.evidence}", "dim")
@@ -106,7 +106,8 @@ def _after(extent: Extent, found: Recommendation) -> Iterable[str]:
         return
     yield (
         f"after {count(steps, 'step')} the weights will have changed by "
-        f"{extent.change_low:.2g} to {extent.change_high:.2g} of their norm"
+        f"{extent.change_low:.2g} to {extent.change_high:.2g} of their norm (in our runs by some "
+        "2 times the lower number)"
     )
 
 
@@ -170,7 +171,7 @@ def _told(effect: Effect) -> str:
 def _table(*titles: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for title in titles:
-        table.add_column(title, justify="right" if title in ("share", "limit") else "left")
+        table.add_column(title, justify="right" if title in ("at least", "limit") else "left")
     return table
 
 

@@ -107,10 +107,9 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A reason for a budget of at least, or (``side="most"``) at most, a ``share``."""
+    """A reason for a budget of at least a ``share``; that of the largest one ``decides``."""
 
     name: str
-    side: str
     share: float
     formula: str
     text: str
@@ -141,7 +140,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """A limit for a guard: stop, or slow, where ``watch`` goes beyond ``limit``."""
+    """A limit for a guard: stop, or slow, where ``watch`` exceeds ``limit`` (NaN: no number)."""
 
     watch: str
     limit: float

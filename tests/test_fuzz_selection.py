@@ -138,3 +138,16 @@ def test_words_that_are_no_json_are_refused(
         first[key] = MARK if key == "count" else [MARK, 16]
     text = json.dumps(header).replace(json.dumps(MARK), word)
     assert read(write(tmp_path / "s.safetensors", text, arrays)) is None
+
+
+@pytest.mark.parametrize("odd", ["1" * 400, "null", "true", "1.5", '"x"'])
+def test_odd_values_in_every_place_are_read_or_refused(
+    sound: Path, tmp_path: Path, odd: str
+) -> None:
+    header, arrays = parts(sound)
+    for number in range(len(places(header))):
+        made, _ = parts(sound)
+        holder, key = places(made)[number]
+        holder[key] = Placed(odd)
+        text = json.dumps(made, default=lambda _: MARK).replace(json.dumps(MARK), odd)
+        read(write(tmp_path / "odd.safetensors", text, arrays))

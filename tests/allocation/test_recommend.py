@@ -358,7 +358,7 @@ SOUND = json.loads(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data(), odd=ODD)
 def test_any_file_is_a_recommendation_or_refused(data: st.DataObject, odd: str) -> None:
     made = json.loads(json.dumps(SOUND))
@@ -367,6 +367,17 @@ def test_any_file_is_a_recommendation_or_refused(data: st.DataObject, odd: str) 
     mark = "\ue000"
     text = json.dumps(made, default=lambda _: mark).replace(json.dumps(mark), odd)
     _read(text.encode("utf-8", "backslashreplace"))
+
+
+@pytest.mark.parametrize("odd", ["1" * 400, "null", "true"])
+def test_a_giant_or_nothing_in_any_place_is_read_or_refused(odd: str) -> None:
+    mark = "\ue000"
+    for number in range(len(places(SOUND))):
+        made = json.loads(json.dumps(SOUND))
+        holder, key = places(made)[number]
+        holder[key] = Placed(odd)
+        text = json.dumps(made, default=lambda _: mark).replace(json.dumps(mark), odd)
+        assert _read(text.encode()) is None or odd != "1" * 400
 
 
 @pytest.mark.parametrize("text", [
@@ -386,7 +397,15 @@ def _read(text: bytes) -> frog.Recommendation | None:
         assert "r.json" in str(error)
         return None
     assert recommendation_from_dict(json.loads(found.to_json()), "r.json")
+    assert max(len(line) for line in as_text(found).splitlines()) <= 80
     return found
+
+
+def test_options_have_kinds_of_their_own_and_no_options() -> None:
+    for change in ({"kind": "burn"}, {"options": [SOUND["actions"][0]]}):
+        made = json.loads(json.dumps(SOUND))
+        made["actions"][0]["options"][0] |= change
+        assert _read(json.dumps(made).encode()) is None
 
 
 def test_a_missing_file_names_itself(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def read_recommendation(path: Any) -> Recommendation:
 def recommendation_from_dict(data: Any, origin: str) -> Recommendation:
     """Validate a dictionary as :func:`recommendation_to_json` writes it."""
     check_header(data, RECOMMENDATION_FORMAT, RECOMMENDATION_VERSION, origin, make=MAKER)
+    _refuse_giants(data, origin)
     plan = data.get("plan")
     flat = {
         **{k: v for k, v in data.items() if k not in ("format", "version", "plan")},
@@ -61,10 +62,11 @@ def recommendation_from_dict(data: Any, origin: str) -> Recommendation:
     }
     found: Recommendation = validated(Recommendation, flat, origin, make=MAKER)
     for number, action in enumerate(found.actions):
-        if action.kind not in ACTIONS:
+        unknown = [x.kind for x in (action, *action.options) if x.kind not in ACTIONS]
+        if unknown:
             raise ReportError(
                 f"{origin}: actions.{number}: kind must be one of {', '.join(ACTIONS)}, "
-                f"got {shown(action.kind)}: {_again()}"
+                f"got {shown(unknown[0])}: {_again()}"
             )
     if found.policy not in POLICIES:
         raise ReportError(
@@ -72,6 +74,21 @@ def recommendation_from_dict(data: Any, origin: str) -> Recommendation:
             f"{_again()}"
         )
     return found
+
+
+def _refuse_giants(data: Any, origin: str) -> None:
+    """No whole number beyond 64 bits: none is meant, and float64 cannot hold it."""
+    waiting = [data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ReportError(
+                f"{origin}: whole numbers must have at most 64 bits, got {shown(value)}: {_again()}"
+            )
 
 
 def _plan(data: Any, origin: str) -> Plan:

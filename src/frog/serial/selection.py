@@ -124,7 +124,7 @@ def _chosen(item: Any, tensors: dict[str, np.ndarray], key: str, origin: str) ->
             digest=str(item["digest"]),
             facts={str(k): _fact(v) for k, v in item["facts"].items()},
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
         raise ReportError(f"{place} is damaged ({error!r}): {_again()}") from None
     units = unit_count(made.shape, made.granularity, made.block_size)
     sound = index.ndim == 1 and (

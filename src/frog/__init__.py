@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         gate,
         inspect,
         merge_reports,
+        recommend,
         select,
     )
     from frog.errors import FrogError, ModelError, ReportError, UsageError
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
         ModelReport,
         Plan,
         Policy,
+        Recommendation,
         Selection,
         Series,
         Settings,
         SparseDelta,
         WeightMatrix,
+        Workload,
     )
 
 _HOMES = {
@@ -53,6 +56,7 @@ _HOMES = {
     "ModelReport": "frog.types",
     "Plan": "frog.types",
     "Policy": "frog.types",
+    "Recommendation": "frog.types",
     "ReportError": "frog.errors",
     "Run": "frog.api",
     "Selection": "frog.types",
@@ -62,6 +66,7 @@ _HOMES = {
     "Tuner": "frog.tuning",
     "UsageError": "frog.errors",
     "WeightMatrix": "frog.types",
+    "Workload": "frog.types",
     "allocate": "frog.api",
     "analyze": "frog.api",
     "apply_delta": "frog.api",
@@ -71,6 +76,7 @@ _HOMES = {
     "gate": "frog.api",
     "inspect": "frog.api",
     "merge_reports": "frog.api",
+    "recommend": "frog.api",
     "select": "frog.api",
 }
 
@@ -88,6 +94,7 @@ __all__ = [
     "ModelReport",
     "Plan",
     "Policy",
+    "Recommendation",
     "ReportError",
     "Run",
     "Selection",
@@ -97,6 +104,7 @@ __all__ = [
     "Tuner",
     "UsageError",
     "WeightMatrix",
+    "Workload",
     "__version__",
     "allocate",
     "analyze",
@@ -107,6 +115,7 @@ __all__ = [
     "gate",
     "inspect",
     "merge_reports",
+    "recommend",
     "select",
 ]
 

@@ -4,4 +4,6 @@ rules     the registry: (layers, knobs) -> density of every layer, 1 = its even 
 fill      densities -> whole counts: floors, caps, exact sums
 plan      (layers, budget, rule) -> plan, with the reason for every count
 rates     learning-rate ratios per layer, into the plan
+actions   what is worth doing with each layer, and how sure that is
+amount    how much to tune and for how long: formulas of the spectra
 """

@@ -119,7 +119,7 @@ def _why_not(
         return layer.skipped
     if layer.failed:
         return "holds NaN or infinite weights"
-    if len(layer.shape) != 2 or not layer.params:
+    if len(layer.shape) != 2 or not layer.params or layer.params != math.prod(layer.shape):
         return "is no matrix"
     if outside:
         return "excluded by name"

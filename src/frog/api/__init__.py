@@ -15,6 +15,7 @@ from frog.api.listing import (
 )
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
 from frog.api.merging import merge_reports
+from frog.api.recommending import recommend
 from frog.api.selecting import Choice, select
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "matrices_of",
     "merge_reports",
     "read_policy",
+    "recommend",
     "select",
 ]

@@ -15,7 +15,7 @@ from frog.numerics.units import unit_sizes
 from frog.selection.choose import Units, choose, normalised, settle
 from frog.selection.expression import Expression, parse
 from frog.selection.guard import spare, without_dead
-from frog.selection.scores import Gradient, Score, Subject
+from frog.selection.scores import Gradient, Kept, Score, Subject
 from frog.types import GRANULARITIES, Chosen, ModelReport, Plan, Selection, WeightMatrix
 from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
@@ -97,16 +97,21 @@ def select(
     )
     matrices = _matrices(model, plan)
     wanted = plan.total
+    kept = None
     if plan.by_score:
-        plan = _settled(plan, matrices, expression, choice, seed)
+        kept = Kept()
+        plan = _settled(plan, matrices, expression, units, _Scoring(choice, seed, kept))
+    scoring = _Scoring(choice, seed, kept)
     chosen, carried = [], 0
     for layer in plan.layers:
         if layer.count:
             # what whole units left over goes to the next matrix: the total stays within a unit
-            wanted = min(layer.count + carried, layer.params)
-            found = _one(matrices[layer.name], wanted, expression, units, choice, seed)
+            here = min(layer.count + carried, layer.params)
+            found = _one(matrices[layer.name], here, expression, units, scoring)
             carried = layer.count + carried - found.count if granularity != "element" else 0
             chosen.append(found)
+        if kept is not None:
+            kept.drop(layer.name)
         if choice.on_matrix is not None:
             choice.on_matrix(layer.name)
     return Selection(
@@ -133,7 +138,17 @@ def _matrices(model: Any, plan: Plan) -> dict[str, WeightMatrix]:
     return {layer.name: listed[layer.name] for layer in plan.layers}
 
 
-def _subject(matrix: WeightMatrix, choice: Choice, seed: int) -> Subject:
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """What scoring a matrix takes beside the expression."""
+
+    choice: Choice
+    seed: int
+    kept: Kept | None = None
+
+
+def _subject(matrix: WeightMatrix, scoring: _Scoring) -> Subject:
+    choice = scoring.choice
     weight = matrix.loader.load()
     if not np.isfinite(weight).all():
         bad = int(np.count_nonzero(~np.isfinite(weight)))
@@ -159,7 +174,8 @@ def _subject(matrix: WeightMatrix, choice: Choice, seed: int) -> Subject:
         gradient=gradient,
         alpha=_alpha(choice.report, matrix.name),
         rank=choice.rank,
-        seed=seed,
+        seed=scoring.seed,
+        kept=scoring.kept,
     )
 
 
@@ -180,11 +196,10 @@ def _one(
     wanted: int,
     expression: Expression,
     units: Units,
-    choice: Choice,
-    seed: int,
+    scoring: _Scoring,
 ) -> Chosen:
-    subject = _subject(matrix, choice, seed)
-    scores, dead = _scores(subject, expression, choice)
+    subject = _subject(matrix, scoring)
+    scores, dead = _scores(subject, expression, scoring.choice)
     index = choose(scores, wanted, units)
     held = int(unit_sizes(index, matrix.shape, units.granularity, units.size).sum())
     return Chosen(
@@ -204,22 +219,23 @@ def _settled(
     plan: Plan,
     matrices: Mapping[str, WeightMatrix],
     expression: Expression,
-    choice: Choice,
-    seed: int,
+    units: Units,
+    scoring: _Scoring,
 ) -> Plan:
     """The plan with the counts of one threshold over all normalised scores.
 
-    A map reads its matrix again whenever it is asked: none is kept.
+    A map reads its matrix again whenever it is asked: none is kept, but for thin factors.
     """
     maps = {}
     for name, matrix in matrices.items():
-        maps[name] = _Reread(matrix, expression, choice, seed)
+        maps[name] = _Reread(matrix, expression, scoring)
     bounds = plan.budget
     counts = settle(
         maps,
         plan.total,
         {x.name: math.ceil(bounds.floor * x.params) for x in plan.layers},
         {x.name: math.floor(bounds.cap * x.params) for x in plan.layers},
+        units,
     )
     mean = plan.total / plan.params
     layers = tuple(
@@ -239,8 +255,7 @@ class _Reread:
 
     matrix: WeightMatrix
     expression: Expression
-    choice: Choice
-    seed: int
+    scoring: _Scoring
     _made: Scored | None = None
 
     @property
@@ -249,8 +264,8 @@ class _Reread:
 
     def slab(self, start: int, stop: int) -> np.ndarray:
         if self._made is None or start == 0:
-            subject = _subject(self.matrix, self.choice, self.seed)
-            scores = _scores(subject, self.expression, self.choice)[0]
+            subject = _subject(self.matrix, self.scoring)
+            scores = _scores(subject, self.expression, self.scoring.choice)[0]
             self._made = normalised(scores, self.expression.weight(subject))
         slab = self._made.slab(start, stop)
         if stop == self.shape[0]:

@@ -10,7 +10,19 @@ from types import FrameType
 
 import typer
 
-from frog.cli import analyze, compare, demo, gate, inspect, listing, merge, plan, report, select
+from frog.cli import (
+    analyze,
+    compare,
+    demo,
+    gate,
+    inspect,
+    listing,
+    merge,
+    plan,
+    recommend,
+    report,
+    select,
+)
 from frog.cli.console import flush, say
 from frog.cli.delta import delta
 from frog.errors import FrogError
@@ -26,6 +38,7 @@ app = typer.Typer(
 )
 app.command("analyze")(analyze.analyze)
 app.command("compare")(compare.compare)
+app.command("recommend")(recommend.recommend)
 app.command("gate")(gate.gate)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ class Units:
 
     granularity: str = "element"
     size: tuple[int, int] = (1, 1)
+
+
+ELEMENTS = Units()
 
 
 def choose(scores: Scored, count: int, units: Units) -> np.ndarray:
@@ -82,23 +85,58 @@ def normalised(scores: Scored, weight: float = 1.0) -> Scored:
 
 
 def settle(
-    maps: Mapping[str, Scored], total: int, floor: Mapping[str, int], cap: Mapping[str, int]
+    maps: Mapping[str, Scored],
+    total: int,
+    floor: Mapping[str, int],
+    cap: Mapping[str, int],
+    units: Units = ELEMENTS,
 ) -> dict[str, int]:
-    """How many of the ``total`` highest scores lie in each map.
+    """How many of the ``total`` weights go to each map when the highest scores win.
 
-    The sum is exact, or as many as there are entries that may be chosen.
+    The sum is exact, or as many as there are entries that may be chosen. Of rows, columns and
+    blocks whole ones are given out, by their mean score, as many as fit: the sum then lies less
+    than the next unit below ``total``, and floors and caps are those of whole units below them.
 
     One threshold over all maps, each within its floor and cap (in weights): where a bound binds,
     that map is fixed and the threshold of the others moves until all is given out. Ties at the
     threshold go to the maps in order. Scores must not be negative. Each map is read twice, and
-    again for every bound that binds; no two are in memory at once.
+    again for every bound that binds, for units once; no two are in memory at once (of units their
+    sorted means are, 4 bytes each).
     """
+    if units.granularity != "element":
+        ladders = {name: Ladder.of(scores, units) for name, scores in maps.items()}
+        return _within_bounds(
+            list(maps),
+            total,
+            {name: ladder.below(floor[name]) for name, ladder in ladders.items()},
+            {name: ladder.below(cap[name]) for name, ladder in ladders.items()},
+            {name: ladder.held(len(ladder.means)) for name, ladder in ladders.items()},
+            lambda free, k: _unit_shares({name: ladders[name] for name in free}, k),
+        )
     coarse = {name: coarse_counts(scores) for name, scores in maps.items()}
+    return _within_bounds(
+        list(maps),
+        total,
+        floor,
+        cap,
+        {name: int(counts.sum(dtype=np.int64)) for name, counts in coarse.items()},
+        lambda free, k: _shares({name: maps[name] for name in free}, coarse, k),
+    )
+
+
+def _within_bounds(
+    names: Sequence[str],
+    total: int,
+    floor: Mapping[str, int],
+    cap: Mapping[str, int],
+    room: Mapping[str, int],
+    shares: Callable[[Sequence[str], int], dict[str, int]],
+) -> dict[str, int]:
+    """``shares(names, k)`` under one threshold, again without the maps whose bound binds."""
     fixed: dict[str, int] = {}
     while True:
-        free = {name: maps[name] for name in maps if name not in fixed}
-        given = _shares(free, coarse, max(0, total - sum(fixed.values())))
-        room = {name: int(coarse[name].sum(dtype=np.int64)) for name in free}
+        free = [name for name in names if name not in fixed]
+        given = shares(free, max(0, total - sum(fixed.values())))
         low = {
             name: min(floor[name], room[name])
             for name in free
@@ -106,11 +144,84 @@ def settle(
         }
         high = {name: cap[name] for name in free if given[name] > cap[name]}
         if not low and not high:
-            return {name: (fixed | given)[name] for name in maps}
+            return {name: (fixed | given)[name] for name in names}
         # as in water-filling: the side with the larger excess is fixed first
         short = sum(low[name] - given[name] for name in low)
         long = sum(given[name] - high[name] for name in high)
         fixed |= low if short > long else high
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ladder:
+    """The living units of one map from the highest down: ``means`` float32 (u,) descending, and
+    the number of weights in each (one number where all are alike)."""
+
+    means: np.ndarray
+    sizes: np.ndarray | int
+
+    @staticmethod
+    def of(scores: Scored, units: Units) -> Ladder:
+        """The ladder of a map; ties in order of the units."""
+        means = unit_scores(scores, units)
+        order = np.argsort(-means, kind="stable")
+        order = order[means[order] > NEVER]
+        sizes = unit_sizes(order, scores.shape, units.granularity, units.size)
+        alike = len(sizes) > 0 and bool((sizes == sizes[0]).all())
+        return Ladder(means[order].astype(np.float32), int(sizes[0]) if alike else np.cumsum(sizes))
+
+    def held(self, count: int) -> int:
+        """Weights in the ``count`` highest units."""
+        if isinstance(self.sizes, int):
+            return count * self.sizes
+        return int(self.sizes[count - 1]) if count else 0
+
+    def fitting(self, weights: int) -> int:
+        """How many of the highest units hold at most so many weights."""
+        if isinstance(self.sizes, int):
+            return min(len(self.means), weights // self.sizes)
+        return int(np.searchsorted(self.sizes, weights, side="right"))
+
+    def below(self, weights: int) -> int:
+        """The most that whole units hold without exceeding ``weights``."""
+        return self.held(self.fitting(weights))
+
+    def from_bits(self, bits: int) -> int:
+        """How many units have a mean of at least the float32 of these bits."""
+        least = np.array([bits], dtype=np.uint32).view(np.float32)[0]
+        return len(self.means) - int(np.searchsorted(self.means[::-1], least, side="left"))
+
+
+INFINITE = 0x7F800000
+"""Bits of float32 infinity: from 0 to here the bits are in the order of the numbers."""
+
+
+def _unit_shares(ladders: Mapping[str, Ladder], k: int) -> dict[str, int]:
+    """Weights in the highest units of every map that together hold at most k, by bisection."""
+
+    def counts(bits: int) -> dict[str, int]:
+        return {name: ladder.from_bits(bits) for name, ladder in ladders.items()}
+
+    def held(found: Mapping[str, int]) -> int:
+        return sum(ladders[name].held(count) for name, count in found.items())
+
+    low, high = 0, INFINITE + 1  # the smallest bits from which on everything fits
+    while low < high:
+        middle = (low + high) // 2
+        if held(counts(middle)) <= k:
+            high = middle
+        else:
+            low = middle + 1
+    found = counts(low) if low <= INFINITE else dict.fromkeys(ladders, 0)
+    left = k - held(found)
+    ties = counts(low - 1) if low else found
+    for name, ladder in ladders.items():
+        taken = found[name]
+        fits = min(ties[name], ladder.fitting(ladder.held(taken) + left))
+        left -= ladder.held(fits) - ladder.held(taken)
+        found[name] = fits
+        if fits < ties[name]:
+            break  # the next unit does not fit: smaller ones are not looked for
+    return {name: ladders[name].held(count) for name, count in found.items()}
 
 
 def _shares(maps: Mapping[str, Scored], coarse: Mapping[str, np.ndarray], k: int) -> dict[str, int]:

@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
 from frog.errors import UsageError
 from frog.numerics import relevance as rel
-from frog.numerics.scored import Dense, Made, Scored
+from frog.numerics.scored import Dense, Made, Product, Scored
 from frog.registry import Registry
 
 AUTO = "random"
@@ -27,6 +28,10 @@ RANK = 64
 """Components of ``relevance-lowrank``, ``lowrank`` and ``leverage`` where none are asked for."""
 
 
+Thin = TypeVar("Thin", rel.Factors, Product)
+"""Two thin factors, ``left`` (m, r) and ``right`` (n, r)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gradient:
     """What a few batches said of one matrix: mean gradient and mean squared gradient, (m, n)."""
@@ -35,12 +40,46 @@ class Gradient:
     square: np.ndarray
 
 
+KEPT_BYTES = 1 << 28
+"""Memory for the factors of matrices that are scored several times: 256 MB."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Kept:
+    """Factors that are needed again, as many as fit into ``limit`` bytes; the rest are remade."""
+
+    limit: int = KEPT_BYTES
+    held: int = 0
+    _found: dict[tuple[str, object], Any] = field(default_factory=dict)
+
+    def get(self, name: str, key: object, make: Callable[[], Thin]) -> Thin:
+        """What was made of matrix ``name`` under ``key``, else made now, and kept if it fits."""
+        place = (name, key)
+        if place in self._found:
+            return self._found[place]
+        made = make()
+        size = made.left.nbytes + made.right.nbytes
+        if self.held + size <= self.limit:
+            # a view would keep alive what it was cut from
+            made = type(made)(np.array(made.left), np.array(made.right))
+            self._found[place] = made
+            self.held += size
+        return made
+
+    def drop(self, name: str) -> None:
+        """Forget a matrix: it will not be scored again."""
+        for place in [x for x in self._found if x[0] == name]:
+            gone = self._found.pop(place)
+            self.held -= gone.left.nbytes + gone.right.nbytes
+
+
 @dataclass(kw_only=True, eq=False)
 class Subject:
     """One matrix that is scored: its weights, what was measured of it, what may be drawn.
 
     ``rank`` is the number of components for the scores that use some only; None takes
-    :data:`RANK`, 0 those that stand out of the random bulk.
+    :data:`RANK`, 0 those that stand out of the random bulk. ``kept`` holds the factors of matrices
+    that are scored several times.
     """
 
     name: str
@@ -49,6 +88,7 @@ class Subject:
     alpha: float = float("nan")
     rank: int | None = None
     seed: int = 0
+    kept: Kept | None = None
     _found: dict[int | None, rel.Factors] = field(default_factory=dict)
 
     @property
@@ -59,17 +99,24 @@ class Subject:
     def factors(self, rank: int | None) -> rel.Factors:
         """The leading components, computed once."""
         if rank not in self._found:
-            self._found[rank] = rel.factors(self.weight, rank)
+            self._found[rank] = self.once(rank, lambda: rel.factors(self.weight, rank))
         return self._found[rank]
+
+    def once(self, key: object, make: Callable[[], Thin]) -> Thin:
+        """What ``make`` gives, remembered for the next time that this matrix is scored."""
+        return make() if self.kept is None else self.kept.get(self.name, key, make)
 
     @cached_property
     def leading(self) -> rel.Factors:
         """As many components as ``rank`` asks for."""
         if self.rank == 0:
-            whole = self.factors(None)
-            kept = rel.beyond_bulk(whole.sigma, self.shape)
-            return rel.Factors(whole.left[:, :kept], whole.right[:, :kept])
+            return self.once("beyond the bulk", self._beyond_bulk)
         return self.factors(min(self.rank or RANK, *self.shape))
+
+    def _beyond_bulk(self) -> rel.Factors:
+        whole = rel.factors(self.weight)
+        beyond = rel.beyond_bulk(whole.sigma, self.shape)
+        return rel.Factors(whole.left[:, :beyond], whole.right[:, :beyond])
 
     def needed_gradient(self, score: str) -> Gradient:
         """The gradient, or an error that says how to get one."""
@@ -130,7 +177,9 @@ def relevance_lowrank(subject: Subject) -> Scored:
 @score("relevance-rank1", source="FROG")
 def relevance_rank1(subject: Subject) -> Scored:
     """The best rank-one form a_i b_j of S: two vectors."""
-    return rel.rank_one(rel.relevance(subject.factors(None)))
+    return subject.once(
+        "rank one", lambda: rel.rank_one(rel.relevance(rel.factors(subject.weight)))
+    )
 
 
 @score("lowrank", source="Liu et al. 2025, LIFT, ICML, arXiv:2506.00772")

@@ -90,7 +90,7 @@ def plan_from_dict(data: Any, origin: str) -> Plan:
             by_score=bool(data.get("by_score", False)),
             notes=tuple(str(note) for note in data.get("notes") or ()),
         )
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
         word = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise ReportError(f"{origin}: {word}: mend the line or run {MAKER}") from None
 
@@ -110,7 +110,7 @@ def _layer(item: Any, place: str) -> Allotment:
             lr_ratio=float(item.get("lr_ratio", 1.0)),
             reason=str(item.get("reason", "")),
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
         raise ReportError(f"{place} is damaged ({error!r}): run {MAKER} again") from None
     whole = isinstance(count, int) and not isinstance(count, bool)
     if not whole or not 0 <= count <= params or params != shape[0] * shape[1]:

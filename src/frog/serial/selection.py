@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,38 +65,67 @@ def read_selection(path: Any) -> Selection:
         raise ReportError(f"{origin}: chosen must be a list, got {shown(listed)}: {_again()}")
     chosen = tuple(_chosen(item, tensors, str(i), origin) for i, item in enumerate(listed))
     try:
-        return Selection(
+        made = Selection(
             path=str(about["path"]),
             plan=plan_from_dict(about["plan"], f"{origin}: plan"),
             score=str(about["score"]),
             granularity=_granularity(about["granularity"], origin),
             chosen=chosen,
-            seed=int(about["seed"]),
+            seed=_whole(about["seed"], -(2**63)),
             notes=tuple(str(note) for note in about["notes"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ReportError(f"{origin}: the header is incomplete ({error!r}): {_again()}") from None
+    _check_together(made, tensors, origin)
+    return made
+
+
+def _check_together(made: Selection, tensors: dict[str, np.ndarray], origin: str) -> None:
+    """Every matrix once, as the plan has it, and no indices that belong to none."""
+    planned = {x.name: x.shape for x in made.plan.layers}
+    seen: set[str] = set()
+    for number, x in enumerate(made.chosen):
+        place = f"{origin}: chosen.{number}"
+        if x.name in seen:
+            raise ReportError(f"{place}: {x.name} stands there twice: {_again()}")
+        seen.add(x.name)
+        if planned.get(x.name) != x.shape:
+            got = planned.get(x.name, "none")
+            raise ReportError(
+                f"{place}: {x.name} of {x.shape} must be in the plan of the file, got {got} there: "
+                f"{_again()}"
+            )
+        if x.granularity != made.granularity:
+            raise ReportError(
+                f"{place}: granularity must be {made.granularity}, got {x.granularity}: {_again()}"
+            )
+    if len(tensors) != len(made.chosen):
+        raise ReportError(
+            f"{origin}: must hold a tensor for each of {len(made.chosen)} matrices, "
+            f"got {len(tensors)}: {_again()}"
+        )
 
 
 def _chosen(item: Any, tensors: dict[str, np.ndarray], key: str, origin: str) -> Chosen:
     place = f"{origin}: chosen.{key}"
     try:
-        index = tensors[key].astype(np.int64)
+        found = tensors[key]
+        if found.dtype not in (np.int32, np.int64):
+            raise TypeError(f"indices must be int32 or int64, got {found.dtype}")
+        index = found.astype(np.int64)
         made = Chosen(
             name=str(item["name"]),
-            shape=(int(item["shape"][0]), int(item["shape"][1])),
+            shape=_pair(item["shape"]),
             dtype=str(item["dtype"]),
             granularity=_granularity(item["granularity"], origin),
             index=index,
-            count=int(item["count"]),
-            block_size=(int(item["block_size"][0]), int(item["block_size"][1])),
+            count=_whole(item["count"]),
+            block_size=_pair(item["block_size"]),
             digest=str(item["digest"]),
-            facts={str(k): float("nan" if v is None else v) for k, v in item["facts"].items()},
+            facts={str(k): _fact(v) for k, v in item["facts"].items()},
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
         raise ReportError(f"{place} is damaged ({error!r}): {_again()}") from None
-    if min(made.shape) < 1 or min(made.block_size) < 1:
-        raise ReportError(f"{place}: shapes must be positive, got {made.shape}: {_again()}")
     units = unit_count(made.shape, made.granularity, made.block_size)
     sound = index.ndim == 1 and (
         not len(index) or (index[0] >= 0 and index[-1] < units and bool((np.diff(index) > 0).all()))
@@ -110,8 +140,30 @@ def _chosen(item: Any, tensors: dict[str, np.ndarray], key: str, origin: str) ->
     return made
 
 
+def _pair(value: Any) -> tuple[int, int]:
+    """Two whole numbers from 1."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"must be two whole numbers, got {shown(value)}")
+    return _whole(value[0], 1), _whole(value[1], 1)
+
+
+def _whole(value: Any, least: int = 0) -> int:
+    """A whole number of at most 64 bits; neither 1.0 nor true is one."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+        raise ValueError(f"must be a whole number from {least}, got {shown(value)}")
+    return value
+
+
+def _fact(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"a fact must be a number, got {shown(value)}")
+    return float(value)
+
+
 def _granularity(value: Any, origin: str) -> str:
-    if value not in GRANULARITIES:
+    if not isinstance(value, str) or value not in GRANULARITIES:
         raise ReportError(
             f"{origin}: granularity must be one of {', '.join(GRANULARITIES)}, got {shown(value)}"
         )

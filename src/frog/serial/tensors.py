@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from frog.errors import ReportError
-from frog.serial.plain import check_header
+from frog.serial.plain import check_header, finite, refuse_constant
 from frog.serial.whole_file import write_whole
 
 
@@ -40,7 +40,8 @@ def read_tensors(
             f"write it again with {make}"
         ) from None
     try:
-        about = json.loads(text) if text is not None else {}
+        strict = {"parse_constant": refuse_constant, "parse_float": finite}
+        about = json.loads(text, **strict) if text is not None else {}
     except (ValueError, RecursionError):
         about = {}
     check_header(about, format, version, origin, make=make)

@@ -8,6 +8,7 @@
     comparisons   models before and after, series of them, gates
     policies      the rules of a gate
     plans         how much of a model may be trained, and its split over the matrices
+    recommendations what is worth doing with a model, how much to tune, for how long
     selections    which weights are trained
     deltas        the difference between two states of a model, entry by entry
 
@@ -38,18 +39,35 @@ from frog.types.matrices import (
 )
 from frog.types.plans import Allotment, Budget, Plan
 from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit, Policy
+from frog.types.recommendations import (
+    ACTIONS,
+    POLICIES,
+    Action,
+    Amount,
+    Bound,
+    Effect,
+    Extent,
+    Recommendation,
+    Stop,
+    Workload,
+)
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
 from frog.types.selections import GRANULARITIES, Chosen, Selection
 from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
 from frog.types.wiring import Edge, Gain, Heads, Wiring
 
 __all__ = [
+    "ACTIONS",
     "FAILED",
     "GRANULARITIES",
     "KINDS",
     "NAN",
+    "POLICIES",
     "SEVERITIES",
+    "Action",
     "Allotment",
+    "Amount",
+    "Bound",
     "Breach",
     "Budget",
     "Catalogue",
@@ -57,7 +75,9 @@ __all__ = [
     "Comparison",
     "DepthProfile",
     "Edge",
+    "Effect",
     "Exemption",
+    "Extent",
     "Farms",
     "Finding",
     "FindingRule",
@@ -81,13 +101,16 @@ __all__ = [
     "Policy",
     "PowerLawFit",
     "Ranked",
+    "Recommendation",
     "Selection",
     "Series",
     "Settings",
     "SkippedTensor",
     "SparseDelta",
     "Spectrum",
+    "Stop",
     "TensorDelta",
     "WeightMatrix",
     "Wiring",
+    "Workload",
 ]

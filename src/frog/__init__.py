@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         merge_reports,
         select,
     )
+    from frog.api.sampling import LayerSampler
     from frog.errors import FrogError, ModelError, ReportError, UsageError
     from frog.tuning import Tuner
     from frog.types import (
@@ -49,6 +50,7 @@ _HOMES = {
     "FrogError": "frog.errors",
     "GateResult": "frog.types",
     "LayerReport": "frog.types",
+    "LayerSampler": "frog.api.sampling",
     "ModelError": "frog.errors",
     "ModelReport": "frog.types",
     "Plan": "frog.types",
@@ -84,6 +86,7 @@ __all__ = [
     "FrogError",
     "GateResult",
     "LayerReport",
+    "LayerSampler",
     "ModelError",
     "ModelReport",
     "Plan",

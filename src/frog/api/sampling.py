@@ -45,7 +45,7 @@ class LayerSampler(Sampler):
     >>> model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
     >>> sampler = LayerSampler(model, frog.analyze(model), active=1, every=2)
     >>> [turn.units for turn in sampler.schedule(6)]
-    [('3',), ('2',), ('0',)]
+    [('3',), ('0',), ('1',)]
     >>> sampler.revert()
     """
 
@@ -98,7 +98,7 @@ def ways() -> list[str]:
 def _scores(by: str, report: ModelReport | None, division: Division) -> np.ndarray:
     """Standardised scores of the units, (U,)."""
     name = by.removeprefix("-")
-    if name not in WAYS and name not in RANKINGS:
+    if name not in ways():
         raise UnknownName("way to draw layers", by, ways())
     if report is None:
         if name != "uniform":
@@ -111,7 +111,7 @@ def _scores(by: str, report: ModelReport | None, division: Division) -> np.ndarr
 
 
 def _values(name: str, layers: Sequence[LayerReport]) -> Values:
-    if name in WAYS:
+    if name in list(WAYS):
         return WAYS[name](layers)
     return [float(x) for x in RANKINGS[name](layers)], None
 

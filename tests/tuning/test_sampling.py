@@ -1,16 +1,20 @@
 """Layer sampling: what is drawn, what moves, what is remembered, what is refused."""
 
 import copy
+import inspect
 import io
 import itertools
 import pickle
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 import frog
@@ -563,16 +567,29 @@ def test_an_optimizer_that_lacks_what_will_be_drawn_is_refused() -> None:
     assert not changed(before, model)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
 def test_a_step_without_gradients_for_the_active_layers_is_refused() -> None:
-    """Re-entrant checkpointing cuts them off where the input of the blocks wants no gradient."""
-    model = deep()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
-    sampler = frog.LayerSampler(model, None, always=["model.norm"])
+    """Re-entrant checkpointing cuts them off where the input of the layers wants no gradient."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8)) for _ in range(3))
+            self.classifier = nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=True)
+            return self.classifier(x)
+
+    model = Net()
+    sampler = frog.LayerSampler(model, None, active=1)
+    assert set(sampler.division.always) == {"classifier.weight", "classifier.bias"}
+    optimizer = sampler.optimizer(lr=1e-2)
     before = bits(model)
+    model(torch.ones(3, 8)).sum().backward()
     with pytest.raises(UsageError, match="no gradient reached the active layers"):
-        train(model, sampler.optimizer(lr=1e-2), range(1))
+        optimizer.step()
     assert not changed(before, model)
 
 
@@ -617,6 +634,7 @@ def test_copies_of_the_model_are_not_sampled() -> None:
     sampler = frog.LayerSampler(model, None, every=1)
     optimizer = sampler.optimizer(lr=1e-2)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert not twin._ddp_params_and_buffers_to_ignore  # or DDP would not train it whole
         twin.requires_grad_(True)
         own = torch.optim.AdamW(twin.parameters(), lr=1e-2)
         train(twin, own, range(2))
@@ -661,19 +679,39 @@ def test_autocast_trains_the_same_layers() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_models_train_the_same() -> None:
+@pytest.mark.parametrize("limit", [8, 1])
+def test_compiled_models_train_the_same(limit: int) -> None:
+    """Each set of layers is compiled; beyond torch's limit it goes on without."""
+
     def run(compiled: bool) -> Any:
         model = deep(num_hidden_layers=3)
-        sampler = frog.LayerSampler(model, None, active=1, every=2, seed=0)
+        sampler = frog.LayerSampler(model, None, active=1, every=1, seed=0)
+        assert len({turn.units for turn in sampler.schedule(4)}) == 3
         optimizer = sampler.optimizer(lr=1e-2)
         model.train()
         called = torch.compile(model, backend="eager") if compiled else model
-        for batch in batches(5):
+        for batch in batches(4):
             called(**batch).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
         return model
 
     torch._dynamo.reset()
-    assert not changed(bits(run(False)), run(True))
+    with torch._dynamo.config.patch(recompile_limit=limit):
+        assert not changed(bits(run(False)), run(True))
     torch._dynamo.reset()
+
+
+def test_the_page_describes_every_way_to_draw() -> None:
+    from frog.allocation.odds import WAYS
+
+    text = (Path(__file__).parents[2] / "docs/layer-sampling.md").read_text()
+    table = text.split("| `by` |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == list(WAYS)
+    settings = set(inspect.signature(frog.LayerSampler).parameters) - {"model", "report"}
+    table = text.split("| setting |")[1].split("\n\n")[0]
+    for name, default in re.findall(r"^\| `(\w+)=(.*?)` \|", table, re.MULTILINE):
+        settings.remove(name)
+        given = inspect.signature(frog.LayerSampler).parameters[name].default
+        assert repr(given).replace("'", '"') == default, name
+    assert not settings

@@ -22,6 +22,13 @@ IGNORED = "_ddp_params_and_buffers_to_ignore"
 """What DDP reads of a module that it wraps."""
 
 
+class Ignored(list[str]):
+    """Names that DDP leaves alone; a copy of the model has none: it has no sampler either."""
+
+    def __reduce__(self) -> Any:
+        return list, ()
+
+
 class Reducing:
     """Averages the gradients of ``parameters`` over the processes of DDP, where there are any.
 
@@ -39,7 +46,7 @@ class Reducing:
         names = model.named_parameters(remove_duplicate=False)
         self._names = {name for name, x in names if id(x) in mine}
         self._before = getattr(model, IGNORED, None)
-        setattr(model, IGNORED, sorted({*(self._before or ()), *self._names}))
+        setattr(model, IGNORED, Ignored({*(self._before or ()), *self._names}))
         self._handles: list[Any] = []
 
     def follow(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -73,7 +73,7 @@ class Sampler(Attached):
         self.model = model
         self.division = division
         self.draws = draws
-        self.path = path
+        self.path = path or type(model).__name__
         self.seed = draws.seed
         self.step = 0
         self.micro_step = 0
@@ -363,13 +363,15 @@ class Sampler(Attached):
         """Refuse a step that could not be what was asked for, before it changes anything."""
         self._reducing.check()
         for name, module, attribute, parameter in self._places:
-            if module._parameters[attribute] is not parameter:
+            now = module._parameters.get(attribute)
+            if now is not parameter:
                 raise UsageError(
                     f"{name} must stay the parameter it was, got another "
-                    f"({type(module._parameters[attribute]).__name__}): shard (not supported), "
+                    f"({type(now).__name__}): shard (not supported), "
                     "resize or tie before the LayerSampler is made"
                 )
         if self._fits() is not optimizer:
+            refuse_sharded(self.model)
             self.check(optimizer)
             self._fits = weakref.ref(optimizer)
         active = (x for name in self._active for x in self._units[name].parameters.values())

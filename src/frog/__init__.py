@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         recommend,
         select,
     )
+    from frog.api.sampling import LayerSampler
     from frog.errors import FrogError, ModelError, ReportError, UsageError
     from frog.tuning import Tuner
     from frog.types import (
@@ -52,6 +53,7 @@ _HOMES = {
     "FrogError": "frog.errors",
     "GateResult": "frog.types",
     "LayerReport": "frog.types",
+    "LayerSampler": "frog.api.sampling",
     "ModelError": "frog.errors",
     "ModelReport": "frog.types",
     "Plan": "frog.types",
@@ -90,6 +92,7 @@ __all__ = [
     "FrogError",
     "GateResult",
     "LayerReport",
+    "LayerSampler",
     "ModelError",
     "ModelReport",
     "Plan",

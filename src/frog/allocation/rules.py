@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from frog.allocation.standard import standardised
 from frog.errors import UnknownName
 from frog.registry import Registry
 from frog.types import LayerReport
 
 AUTO = "uniform"
 """What ``rule="auto"`` means: no other split was shown to be better."""
-
-BAND = 3.0
-"""Standardised alpha beyond which a layer gets no more, or no less."""
 
 Densities = Sequence[float] | np.ndarray
 
@@ -139,25 +136,11 @@ def standard_alpha(layers: Sequence[LayerReport]) -> np.ndarray:
 
     Robust: median and 1.4826 times the median absolute deviation.
     """
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, layer in enumerate(layers):
-        groups[tuple(sorted(layer.shape))].append(place)
-    values = np.array([_value(layer, "alpha") for layer in layers])
-    errors = np.array([_value(layer, "sigma") for layer in layers])
-    result = np.full(len(layers), math.nan)
-    for places in groups.values():
-        known = [i for i in places if math.isfinite(values[i])]
-        if len(known) < 3:
-            continue
-        middle = float(np.median(values[known]))
-        spread = 1.4826 * float(np.median(np.abs(values[known] - middle)))
-        if spread == 0.0:
-            result[known] = 0.0
-            continue
-        error = np.where(np.isfinite(errors[known]), errors[known], 0.0)
-        sure = spread**2 / (spread**2 + error**2)
-        result[known] = np.clip((values[known] - middle) / spread, -BAND, BAND) * sure
-    return result
+    return standardised(
+        [_value(layer, "alpha") for layer in layers],
+        [tuple(sorted(layer.shape)) for layer in layers],
+        [_value(layer, "sigma") for layer in layers],
+    )
 
 
 def _value(layer: LayerReport, name: str) -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from frog.errors import UnknownName, UsageError
+from frog.errors import UsageError
 from frog.tuning import owner
+from frog.tuning.attached import ROOT, Attached, matching, refuse_second
 from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
 from frog.tuning.matrix import TunedMatrix
@@ -19,11 +19,8 @@ from frog.tuning.state import BeforeForward, Followed, Holder
 from frog.tuning.tap import pieces_of
 from frog.types import Plan, Selection, SparseDelta
 
-ROOT = "_frog_tuner"
-"""Where the model keeps its tuner: who drops the name ``tuner`` still trains."""
 
-
-class Tuner:
+class Tuner(Attached):
     """Trains the selected weights of ``model``, and nothing else, in any loop.
 
         tuner = frog.Tuner(model, selection)
@@ -66,8 +63,7 @@ class Tuner:
         frozen_statistics: bool = True,
     ) -> None:
         refuse_sharded(model)
-        if any(_holder(module) is not None for module in model.modules()):
-            raise UsageError("this model has a tuner already: keep() or revert() that one first")
+        refuse_second(model)
         self.model = model
         self.selection = selection
         self.plan = plan or selection.plan
@@ -97,37 +93,15 @@ class Tuner:
     # ------------------------------------------------------------------ while training
 
     @property
-    def attached(self) -> bool:
-        """Whether the model is tuned: neither kept nor reverted yet."""
-        return _holder(self.model) is self
-
-    @property
     def trainable(self) -> int:
         """Number of weights that train."""
         compact = sum(len(x.change) for x in self.compacts)
         return compact + sum(x.numel() for x in self.dense.values())
 
-    def add(self, name: str, part: Any) -> None:
-        """Save and resume ``part`` (``state_dict``, ``load_state_dict``) with the optimizer."""
-        if name in self.parts:
-            raise UsageError(f"the tuner has a part '{name}' already")
-        self.parts[name] = part
-
-    def on_step(self, action: Callable[[torch.optim.Optimizer], None]) -> None:
-        """Call ``action(optimizer)`` after every step, when the weights are written."""
-        self._after.append(action)
-
     def write(self) -> None:
         """Put every change into its dense weight: after a change by anything but an optimizer."""
         for compact in self.compacts:
             compact.write()
-
-    def meet(self, optimizer: torch.optim.Optimizer) -> None:
-        """Save and load the state of this tuner with ``optimizer``.
-
-        Needed only for one that is not from :meth:`optimizer` and saved before its first step.
-        """
-        self._followed.meet(optimizer)
 
     def optimizer(
         self,
@@ -197,13 +171,6 @@ class Tuner:
             parameter.copy_(self._start[name])
         self._detach()
 
-    def __enter__(self) -> Tuner:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self.attached:
-            self.keep() if kind is None else self.revert()
-
     # --------------------------------------------------------- state, for the optimizer
 
     def state_dict(self) -> dict[str, Any]:
@@ -213,21 +180,17 @@ class Tuner:
             "changes": {x.name: x.change.detach() for x in self.compacts},
             "step": self.step,
             "micro_step": self.micro_step,
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "parts": self._parts_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a :meth:`state_dict`; UsageError, and nothing changes, for another selection."""
-        if state["selection"] != self._digest:
+        if state.get("selection") != self._digest:
             raise UsageError(
                 "the saved run trained another selection: resume with the one it was started "
                 "with (nothing was changed)"
             )
-        if set(state["parts"]) != set(self.parts):
-            raise UsageError(
-                f"the saved run had {sorted(state['parts']) or 'nothing'} beside the tuner, this "
-                f"one has {sorted(self.parts) or 'nothing'}: set it up alike (nothing was changed)"
-            )
+        self._must_have_parts(state["parts"])
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         for compact in self.compacts:
@@ -265,13 +228,7 @@ class Tuner:
     def _dense(self, also: Sequence[str]) -> dict[str, nn.Parameter]:
         """The parameters that train whole, by name."""
         tuned = {id(compact.weight): compact.name for compact in self.compacts}
-        named = dict(self.model.named_parameters())
-        chosen: dict[str, nn.Parameter] = {}
-        for pattern in (also,) if isinstance(also, str) else also:
-            hits = {k: v for k, v in named.items() if re.search(pattern, k)}
-            if not hits:
-                raise UnknownName("parameter for also=", pattern, named)
-            chosen |= hits
+        chosen = matching(self.model, also, "also")
         both = [name for name, x in chosen.items() if id(x) in tuned]
         if both:
             raise UsageError(
@@ -324,10 +281,6 @@ class Tuner:
             parameter.grad = None if not required else parameter.grad
         del self.model.__dict__[ROOT]
 
-    def _must_be_attached(self) -> None:
-        if not self.attached:
-            raise UsageError("this tuner has left its model already: make a new one")
-
     def _before_forward(self) -> None:
         """Count the forward passes of a step; write where no torch optimizer would tell of one."""
         training = torch.is_grad_enabled()
@@ -336,8 +289,3 @@ class Tuner:
         if not self._stepped_by_torch and (training or not self._written):
             self.write()
         self._written = not training
-
-
-def _holder(module: nn.Module) -> Tuner | None:
-    held = module.__dict__.get(ROOT)
-    return held.tuner if held is not None else None

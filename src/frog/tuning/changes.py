@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,12 @@ def changes(
 ) -> SparseDelta:
     """The delta from the start of tuning to now.
 
-    ``start`` are the values of other parameters that trained (a new head), by their live names.
+    ``start`` are the values of parameters that trained whole (a new head), by their live names,
+    on any device. One tensor at a time is compared.
     """
     listed = {x.name: x for x in list_tensors(model).tensors}
-    return delta_of([*_selected(matrices, listed), *_dense(start, listed)], path, facts)
+    touched = chain(_selected(matrices, listed), _dense(model, start, listed))
+    return delta_of(touched, path, facts)
 
 
 def _selected(
@@ -53,21 +57,48 @@ def _selected(
         )
 
 
-def _dense(start: Mapping[str, Tensor], listed: Mapping[str, StoredTensor]) -> Iterator[Touched]:
-    for name, before in start.items():
-        tensor = listed.get(name)
-        if tensor is None:  # its name or layout on disk is another: the merged model holds it
+def _dense(
+    model: nn.Module, start: Mapping[str, Tensor], listed: Mapping[str, StoredTensor]
+) -> Iterator[Touched]:
+    """The entries that differ from ``start``, in the tensors of the file that hold them.
+
+    The start is put in place of the parameters while a tensor is read: a tensor of the file may
+    be made of several parameters, or of a part of one.
+    """
+    if not start:
+        return
+    named = dict(model.named_parameters(remove_duplicate=False))
+    mine = {id(named[name]) for name in start}
+    for tensor in listed.values():
+        parameter = named.get(tensor.name)
+        if tensor.unsupported or (parameter is not None and id(parameter) not in mine):
             continue
-        old = _bits(before.contiguous().view(-1))
+        new = bits_of(tensor)
+        with _in_place_of(named, start):
+            old = bits_of(tensor)
+        index = np.flatnonzero(old != new)
         yield Touched(
-            tensor=name,
+            tensor=tensor.name,
             shape=tensor.shape,
             dtype=tensor.dtype,
-            index=np.arange(len(old)),
-            old=old,
-            new=bits_of(tensor),
+            index=index,
+            old=old[index],
+            new=new[index],
             whole=_reader(tensor),
         )
+
+
+@contextmanager
+def _in_place_of(named: Mapping[str, nn.Parameter], start: Mapping[str, Tensor]) -> Iterator[None]:
+    """The parameters hold other values for a moment; nothing is copied."""
+    now = {name: named[name].data for name in start}
+    try:
+        for name, value in start.items():
+            named[name].data = value
+        yield
+    finally:
+        for name, value in now.items():
+            named[name].data = value
 
 
 def _reader(tensor: StoredTensor) -> Callable[[], np.ndarray]:

@@ -27,7 +27,7 @@ def place(model: nn.Module, selection: Selection, plan: Plan) -> tuple[TunedMatr
     are NaN or infinite.
     """
     found = _found(model, selection.chosen)
-    homes = _homes(model)
+    homes = parameter_homes(model)
     parts: dict[str, list[tuple[Chosen, WeightMatrix]]] = {}
     for chosen, matrix in found:
         assert matrix.live is not None
@@ -55,6 +55,13 @@ def refuse_sharded(model: nn.Module) -> None:
         )
 
 
+def refuse_nonfinite(name: str, weight: nn.Parameter) -> None:
+    """ModelError for NaN or infinite weights; a slab at a time: no copy of the weight."""
+    flat = weight.data.reshape(-1)  # a view wherever the layout allows it
+    if not all(bool(torch.isfinite(x).all()) for x in flat.split(1 << 20)):
+        raise ModelError(f"{name} holds NaN or infinite weights: it cannot be tuned")
+
+
 def call_of(module: nn.Module, attribute: str) -> str:
     """How a module uses its parameter: where its forward is the plain one of that kind."""
     forward = type(module).forward
@@ -74,7 +81,7 @@ def call_of(module: nn.Module, attribute: str) -> str:
     return "other"
 
 
-def _homes(model: nn.Module) -> dict[str, tuple[str, nn.Module, str]]:
+def parameter_homes(model: nn.Module) -> dict[str, tuple[str, nn.Module, str]]:
     """Every name of a parameter -> its first name (the same for tied ones), module, attribute."""
     first: dict[int, str] = {}
     homes = {}
@@ -91,7 +98,7 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
     known = {name: matrix for matrix in listed.matrices for name in (matrix.name, *matrix.aliases)}
     found = []
     for choice in chosen:
-        matrix = _named(choice.name, known)
+        matrix = matrix_named(choice.name, known)
         if matrix is None:
             some = ", ".join(list(known)[:3])
             raise UsageError(
@@ -114,7 +121,7 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
     return found
 
 
-def _named(name: str, known: dict[str, WeightMatrix]) -> WeightMatrix | None:
+def matrix_named(name: str, known: dict[str, WeightMatrix]) -> WeightMatrix | None:
     """The matrix of that name, or of that name with or without the prefix of a base model."""
     if name in known:
         return known[name]
@@ -179,9 +186,7 @@ def _refuse(name: str, module: nn.Module, weight: nn.Parameter) -> None:
             f"{name} must be a contiguous floating-point tensor, got {weight.dtype} with strides "
             f"{weight.stride()}: leave it out of the selection, or load the model unquantised"
         )
-    # a slab at a time: the check must not cost a copy of the weight
-    if not all(bool(torch.isfinite(x).all()) for x in weight.data.view(-1).split(1 << 20)):
-        raise ModelError(f"{name} holds NaN or infinite weights: it cannot be tuned")
+    refuse_nonfinite(name, weight)
     if getattr(module, "max_norm", None) is not None:
         raise UsageError(
             f"{name} is an embedding with max_norm, which rewrites rows in every forward: leave "

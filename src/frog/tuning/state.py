@@ -44,10 +44,18 @@ class Stateful(Protocol):
 
 
 class Followed:
-    """All optimizers that train one tuner, whoever made them."""
+    """All optimizers that train one tuner, whoever made them.
 
-    def __init__(self, tuner: Stateful) -> None:
+    ``before``, a method of the tuner, is called with an optimizer that is about to step.
+    """
+
+    def __init__(
+        self,
+        tuner: Stateful,
+        before: Callable[[torch.optim.Optimizer], None] | None = None,
+    ) -> None:
         self._tuner = weakref.ref(tuner)
+        self._ready = weakref.WeakMethod(before) if before is not None else None
         self._known: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._handles: list[Any] = [
             # Of every optimizer: a fused one leaves no other trace of its steps.
@@ -65,6 +73,11 @@ class Followed:
             optimizer.register_load_state_dict_pre_hook(self._load),
         ]
 
+    @property
+    def known(self) -> tuple[torch.optim.Optimizer, ...]:
+        """The optimizers that were met and are alive."""
+        return tuple(self._known)
+
     def remove(self) -> None:
         """Leave all optimizers alone."""
         for handle in self._handles:
@@ -81,6 +94,9 @@ class Followed:
         if loaded is not None:
             tuner.load_state_dict(loaded)  # refused: it stays, and so does the refusal
             del optimizer.state[KEY]  # type: ignore[arg-type]
+        ready = self._ready() if self._ready is not None else None
+        if ready is not None:
+            ready(optimizer)
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         tuner = self._tuner()
@@ -123,6 +139,26 @@ class BeforeForward:
 
     def __reduce__(self) -> Any:
         return BeforeForward, (None,)
+
+
+class BeforeLoad:
+    """A hook that calls ``action(state, prefix, metadata)`` of a sampler before weights are loaded
+    into the model; a copy of it does nothing.
+    """
+
+    def __init__(
+        self, action: Callable[[dict[str, Any], str, dict[str, Any]], None] | None
+    ) -> None:
+        self._action = weakref.WeakMethod(action) if action is not None else None
+
+    def __call__(self, module: Any, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        """What torch calls with the module, the state dict and the prefix of its names in it."""
+        action = self._action() if self._action is not None else None
+        if action is not None:
+            action(state, prefix, metadata)
+
+    def __reduce__(self) -> Any:
+        return BeforeLoad, (None,)
 
 
 class Holder:

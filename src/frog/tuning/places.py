@@ -27,7 +27,7 @@ def place(model: nn.Module, selection: Selection, plan: Plan) -> tuple[TunedMatr
     are NaN or infinite.
     """
     found = _found(model, selection.chosen)
-    homes = _homes(model)
+    homes = parameter_homes(model)
     parts: dict[str, list[tuple[Chosen, WeightMatrix]]] = {}
     for chosen, matrix in found:
         assert matrix.live is not None
@@ -74,7 +74,7 @@ def call_of(module: nn.Module, attribute: str) -> str:
     return "other"
 
 
-def _homes(model: nn.Module) -> dict[str, tuple[str, nn.Module, str]]:
+def parameter_homes(model: nn.Module) -> dict[str, tuple[str, nn.Module, str]]:
     """Every name of a parameter -> its first name (the same for tied ones), module, attribute."""
     first: dict[int, str] = {}
     homes = {}
@@ -91,7 +91,7 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
     known = {name: matrix for matrix in listed.matrices for name in (matrix.name, *matrix.aliases)}
     found = []
     for choice in chosen:
-        matrix = _named(choice.name, known)
+        matrix = matrix_named(choice.name, known)
         if matrix is None:
             some = ", ".join(list(known)[:3])
             raise UsageError(
@@ -114,7 +114,7 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
     return found
 
 
-def _named(name: str, known: dict[str, WeightMatrix]) -> WeightMatrix | None:
+def matrix_named(name: str, known: dict[str, WeightMatrix]) -> WeightMatrix | None:
     """The matrix of that name, or of that name with or without the prefix of a base model."""
     if name in known:
         return known[name]

@@ -9,6 +9,8 @@
     policies      the rules of a gate
     plans         how much of a model may be trained, and its split over the matrices
     selections    which weights are trained
+    gradients     what a few batches say of the weights
+    rates         the learning rate of a run, and what it was made from
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -27,6 +29,7 @@ from frog.types.comparisons import (
 )
 from frog.types.deltas import SparseDelta, TensorDelta
 from frog.types.flow import DepthProfile, Overlap, Pair, Pathway, Ranked
+from frog.types.gradients import Gradient, Gradients
 from frog.types.matrices import (
     FAILED,
     Catalogue,
@@ -38,6 +41,7 @@ from frog.types.matrices import (
 )
 from frog.types.plans import Allotment, Budget, Plan
 from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit, Policy
+from frog.types.rates import Rate
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
 from frog.types.selections import GRANULARITIES, Chosen, Selection
 from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
@@ -64,6 +68,8 @@ __all__ = [
     "FitStatus",
     "Gain",
     "GateResult",
+    "Gradient",
+    "Gradients",
     "Heads",
     "LayerChange",
     "LayerReport",
@@ -81,6 +87,7 @@ __all__ = [
     "Policy",
     "PowerLawFit",
     "Ranked",
+    "Rate",
     "Selection",
     "Series",
     "Settings",

@@ -96,7 +96,8 @@ def kind_of(model: nn.Module) -> str:
     part: Any = parts[0]  # the outermost: its parts have configurations of their own
     given = getattr(part, "main_input_name", "input_ids")
     if given == "pixel_values":
-        return "conv net" if convolved else "vision transformer"
+        attends = hasattr(part.config, "num_attention_heads") or hasattr(part.config, "num_heads")
+        return "conv net" if convolved and not attends else "vision transformer"
     if given in ("input_values", "input_features"):
         return "audio"
     if getattr(part.config, "is_encoder_decoder", False):

@@ -1,4 +1,4 @@
-"""What learning-rate ratios owe: 1 at strength 0, bounds, order, and one ratio for what is fused."""
+"""What learning-rate ratios owe: 1 at strength 0, bounds, order, one ratio for what is fused."""
 
 import math
 from dataclasses import replace

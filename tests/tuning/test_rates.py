@@ -71,7 +71,9 @@ def test_matrices_of_the_plan_without_a_choice_count_as_targets() -> None:
         model = llama()
         chosen = choose(model, 0.1, include="q_proj")
         others = [
-            Allotment(name=x.name, role=x.role, block=x.block, shape=x.shape, params=x.params, count=0)
+            Allotment(
+                name=x.name, role=x.role, block=x.block, shape=x.shape, params=x.params, count=0
+            )
             for x in frog.inspect(model).matrices if "k_proj" in x.name
         ]  # fmt: skip
         layers = (*chosen.plan.layers, *(others if half else ()))
@@ -93,7 +95,9 @@ def test_the_rate_is_full_over_share_and_capped() -> None:
     measured = tuner.rate(batches(1), full=1e-5)
     assert measured.lr == pytest.approx(1e-5 / measured.share)
     weights = [x.weight() for x in tuner.matrices]
-    pooled = sum(x.count * float((w**2).mean()) for x, w in zip(tuner.matrices, weights, strict=True))
+    pooled = sum(
+        x.count * float((w**2).mean()) for x, w in zip(tuner.matrices, weights, strict=True)
+    )
     rms = (pooled / sum(x.count for x in tuner.matrices)) ** 0.5
     capped = tuner.rate(full=1.0)
     assert capped.capped and capped.lr == pytest.approx(CAP * rms, rel=1e-5)

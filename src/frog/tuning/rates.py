@@ -27,8 +27,9 @@ from frog.types import MatrixView, Rate
 if TYPE_CHECKING:
     from frog.tuning.attach import Tuner
 
-CAP = 0.15
-"""A step changes a chosen weight by at most so much of the RMS of the tuned weights."""
+CAP = 1.0
+"""A step changes a chosen weight by at most so many RMS of the tuned weights (a typical step, for
+SGD). Why not less: docs/design-notes/009-automatic-learning-rate.md."""
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 
@@ -175,18 +176,16 @@ def _cap(tuner: Tuner, family: str, shares: Shares | None) -> tuple[float, tuple
     A matrix weighs as many of its entries train. The smallest RMS would let one odd matrix decide:
     an unused pooler of MiniLM has a seventh of the RMS of the others.
     """
-    weighed = sum(
-        x.count * float(_norms(x.weight())[1]) / x.params for x in tuner.matrices
-    ) / sum(x.count for x in tuner.matrices)  # fmt: skip
-    if weighed == 0.0:
+    count = sum(x.count for x in tuner.matrices)
+    squares = sum(x.count * float(_norms(x.weight())[1]) / x.params for x in tuner.matrices)
+    if squares == 0.0:
         return math.inf, ("no cap: the tuned weights are all zero",)
-    step = CAP * math.sqrt(weighed)
+    step = CAP * math.sqrt(squares / count)
     if family != "sgd":
         return step, ()
     if shares is None:
         return math.inf, ("no cap: a step of SGD follows the gradient, which was not measured",)
-    entries = sum(x.count for x in tuner.matrices) * shares.batches
-    return step / math.sqrt(shares.inside[1] / entries), ()
+    return step / math.sqrt(shares.inside[1] / (count * shares.batches)), ()
 
 
 def _targeted(tuner: Tuner) -> int:

@@ -46,7 +46,7 @@ class Rate:
             f"{by:.3%} ({what})"
         )
         if self.capped:
-            first += f", capped from {self.full / by:.3g}: a step of at most 0.15 RMS(W)"
+            first += f", capped from {self.full / by:.3g}: a step is at most the RMS of W"
         lines = [first]
         if self.share is not None and self.chance is not None:
             ratio = self.share / self.chance if self.chance > 0 else float("inf")

@@ -230,8 +230,17 @@ class Setting:
     layers: str = ""
 
 
-def prepared(model: Any, mask: str, budget: float, seed: int) -> tuple[Any, Any]:
-    """The report of a model and the selection."""
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A selection, and its rate as measured: once for all runs, which start alike."""
+
+    report: Any
+    chosen: Any
+    rate: Any
+    share_fitted: float
+
+
+def prepared(model: Any, mask: str, budget: float, seed: int) -> Prepared:
     report = frog.analyze(model, SETTINGS)
     plan = frog.allocate(report, budget, exclude=model.leave)
     choice = None
@@ -240,28 +249,28 @@ def prepared(model: Any, mask: str, budget: float, seed: int) -> tuple[Any, Any]
         with fitted_head(model, seed):
             found = frog.collect_gradients(model, data, names=names, loss=loss_of)
         choice = frog.Choice(gradients=found)
-    return report, frog.select(model, plan, score=mask, choice=choice, seed=seed)
+    chosen = frog.select(model, plan, score=mask, choice=choice, seed=seed)
+    others = some(model, 2000 + seed, 5)
+    with frog.Tuner(model, chosen) as tuner:
+        rate = tuner.rate(others, loss=loss_of)
+        with fitted_head(model, seed):
+            fitted = tuner.rate(others, loss=loss_of).share
+    return Prepared(report=report, chosen=chosen, rate=rate, share_fitted=fitted or 0.0)
 
 
-def run(model: Any, asked: Setting, made: tuple[Any, Any], seed: int) -> dict[str, Any]:
+def run(model: Any, asked: Setting, made: Prepared, seed: int) -> dict[str, Any]:
     """Train once, and leave the model as it was."""
-    report, chosen = made
-    plan = chosen.plan
+    plan, rate = made.chosen.plan, made.rate
     if asked.layers:
         kind, _, strength = asked.layers.partition(" ")
-        plan = frog.layer_rates(plan, report, kind, strength=float(strength))
-    tuner = frog.Tuner(model, chosen, plan=plan, also=[model.whole])
-    others = some(model, 2000 + seed, 5)
-    with fitted_head(model, seed):
-        knowing = tuner.rate(others, loss=loss_of)
-    rate = tuner.rate(others, loss=loss_of)
-    assert rate.share is not None
+        plan = frog.layer_rates(plan, made.report, kind, strength=float(strength))
+    tuner = frog.Tuner(model, made.chosen, plan=plan, also=[model.whole])
     lr = rate.full / rate.share * asked.times
     optimizer = tuner.optimizer(lr=lr, also_lr=rate.full * asked.head, weight_decay=0.0)
     train(model, optimizer, seed)
     facts = {
         "lr": lr, "full": rate.full, "share": rate.share, "chance": rate.chance,
-        "share_fitted": knowing.share, "rms": rate.cap / CAP, **judge(model),
+        "share_fitted": made.share_fitted, "rms": rate.cap / CAP, **judge(model),
     }  # fmt: skip
     tuner.revert()
     return facts
@@ -321,7 +330,7 @@ def _sweeps(rows: list[dict[str, Any]]) -> Iterator[str]:
         ]
         yield (
             f"| {key[0]} | {key[1]:.1%} | {one['share']:.2%} / {one['chance']:.2%} | "
-            f"{one['share_fitted']:.2%} | {plain:.3g} ({plain / one['rms']:.2f}) | {cap:.3g} | "
+            f"{_share(one)} | {plain:.3g} ({plain / one['rms']:.2f}) | {cap:.3g} | "
             f"{auto:.3g} |{''.join(losses)} {best['lr']:.3g} | {auto / best['lr']:.2f} |"
         )
     yield ""
@@ -336,6 +345,10 @@ def _variants(rows: list[dict[str, Any]]) -> Iterator[str]:
     for x in sorted(plain, key=lambda x: (x["layers"], x["head"])):
         what = f"ratios by layer: {x['layers']}" if x["layers"] else f"head at {x['head']:g} x full"
         yield f"| {what} | {x['loss']:.3f} | {x['accuracy']:.1%} | {_old(x)} |"
+
+
+def _share(row: dict[str, Any]) -> str:
+    return f"{row['share_fitted']:.2%}" if "share_fitted" in row else "-"
 
 
 def _old(row: dict[str, Any]) -> str:
@@ -373,7 +386,7 @@ def main() -> None:
         if not any(x["task"] == name and x["mask"] == "full tuning" for x in rows):
             for row in full_tuning(model, asked.seed):
                 keep(common | row)
-        made: dict[tuple[str, float], Any] = {}
+        made: dict[tuple[str, float], Prepared] = {}
         for setting in settings(asked.grid, asked.masks.split(","), asked.budgets):
             known = common | asdict(setting)
             if any(known.items() <= x.items() for x in rows):

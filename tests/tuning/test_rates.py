@@ -1,7 +1,9 @@
 """The automatic learning rate: its share is the twin's, its arithmetic is the formula's."""
 
 import functools
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -290,3 +292,15 @@ def test_training_with_the_automatic_rate_learns(dtype: torch.dtype) -> None:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.15  # of ln 64 = 4.16 at the start
+
+
+@pytest.mark.parametrize("page", ["learning-rate", "selecting-weights"])
+def test_the_code_of_the_pages_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text()
+    (code,) = (x for x in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "gradients" in x)
+    space: dict[str, Any] = {"model": llama(hidden_size=64), "batches": batches(8), "frog": frog}
+    exec(compile(code, page, "exec"), space)
+    if page == "learning-rate":
+        assert "L1 gradient share of the mask" in capsys.readouterr().out
+        assert space["optimizer"].param_groups[0]["lr"] == space["tuner"].measured.used.lr
+    assert space["chosen"].count == space["plan"].total

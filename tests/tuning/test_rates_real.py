@@ -1,5 +1,6 @@
 """The automatic rate on real models and data: near the best, and the same in every process."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -56,7 +57,7 @@ def trained(model: Any, optimizer: Any, data: list, loss: Any) -> None:
 def test_minilm_to_sentiment(minilm: Path) -> None:
     """A gradient mask from one set of batches holds much of the gradient of others."""
     model = classifier(minilm)
-    data = sentences(36, minilm, "train")
+    data = sentences(30, minilm, "train")
     plan = frog.allocate(frog.analyze(str(minilm), BRIEF), 0.01, exclude="pooler")
     names = [x.name for x in plan.layers]
     gradients = frog.collect_gradients(model, data[:3], names=names)
@@ -72,17 +73,21 @@ def test_minilm_to_sentiment(minilm: Path) -> None:
     assert shares["gradient"].share > 4 * shares["gradient"].chance
     assert shares["gradient"].lr < 0.25 * shares["random"].lr
     assert "encoder" in shares["random"].origin and shares["random"].full == 1e-4
-    test = sentences(8, minilm, "dev")
+    test = sentences(6, minilm, "dev")
 
     def judged() -> float:
         with torch.no_grad():
             return float(np.mean([float(model(**x).loss) for x in test]))
 
-    before = judged()
-    tuner = frog.Tuner(model, chosen, also=["classifier", "pooler.dense"])
-    tuner.rate(data[3:6])
-    trained(model, tuner.optimizer(weight_decay=0.0), data[6:], lambda m, x: m(**x).loss)
-    assert judged() < 0.85 * before
+    found = {}
+    for times in (0.1, 1.0):
+        tuner = frog.Tuner(model, chosen, also=["classifier", "pooler.dense"])
+        rate = tuner.rate(data[3:6])
+        optimizer = tuner.optimizer(lr=rate.lr * times, also_lr=rate.also, weight_decay=0.0)
+        trained(model, optimizer, data[6:], lambda m, x: m(**x).loss)
+        found[times] = judged()
+        tuner.revert()
+    assert found[1.0] < 0.95 * found[0.1] and found[1.0] < 0.69  # ln 2 knows nothing
 
 
 @pytest.mark.parametrize("budget", [0.01, 0.05])
@@ -161,9 +166,10 @@ WORKER = """
 def test_processes_agree_on_the_rate(tmp_path: Path) -> None:
     from tests.tuning.models import batches, choose, llama
 
+    here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", textwrap.dedent(WORKER), str(rank), str(tmp_path)],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here)
         for rank in (0, 1)
     ]  # fmt: skip
     told = []

@@ -10,9 +10,9 @@ other than those that chose the mask (5 batches, with the head fitted on frozen 
 put back), and the model trained at multiples of it, without the cap. The measure is the loss on
 held-out examples; the old task's accuracy stands beside it in brackets (ResNet20: 500 images of
 CIFAR-10 with the old head; it needs Pillow). AdamW without decay, warm-up over 10 % of the steps,
-then a linear fall to 0; dropout off,
-statistics of BatchNorm frozen. The head trains at the automatic rate of whole parameters, ten times
-that of full tuning, where no other is named. One seed; rates differ by factors of about three.
+then a linear fall to 0; dropout off, statistics of BatchNorm frozen. The head trains at the
+automatic rate of whole parameters, ten times that of full tuning, where no other is named. One
+seed; rates differ by factors of about three.
 
 Every run is kept in ``--log``, and not run again: an interrupted call goes on.
 """
@@ -318,7 +318,7 @@ def _sweeps(rows: list[dict[str, Any]]) -> Iterator[str]:
     heads += ["cap", "auto", *(f"x {t:g}" for t in grid), "best lr", "auto / best"]
     yield f"| {' | '.join(heads)} |"
     yield "|---" * (9 + len(grid)) + "|"
-    for key in dict.fromkeys((x["mask"], x["budget"]) for x in rows if "times" in x):
+    for key in sorted({(x["mask"], x["budget"]) for x in rows if "times" in x}):
         cells = {x["times"]: x for x in rows if "times" in x and (x["mask"], x["budget"]) == key}
         one = next(iter(cells.values()))
         plain, cap = one["full"] / one["share"], CAP * one["rms"]
@@ -329,7 +329,7 @@ def _sweeps(rows: list[dict[str, Any]]) -> Iterator[str]:
             for x in (cells.get(t) for t in grid)
         ]
         yield (
-            f"| {key[0]} | {key[1]:.1%} | {one['share']:.2%} / {one['chance']:.2%} | "
+            f"| {key[0]} | {key[1]:.2%} | {one['share']:.2%} / {one['chance']:.2%} | "
             f"{_share(one)} | {plain:.3g} ({plain / one['rms']:.2f}) | {cap:.3g} | "
             f"{auto:.3g} |{''.join(losses)} {best['lr']:.3g} | {auto / best['lr']:.2f} |"
         )

@@ -1,6 +1,6 @@
 """The verbs: each joins rooms, takes values and gives a value."""
 
-from frog.api.allocating import allocate
+from frog.api.allocating import allocate, layer_rates
 from frog.api.comparing import compare
 from frog.api.deltas import apply_delta, diff
 from frog.api.exporting import export_delta, export_plan
@@ -34,6 +34,7 @@ __all__ = [
     "flow",
     "gate",
     "inspect",
+    "layer_rates",
     "list_granularities",
     "list_metrics",
     "list_rankings",

@@ -1,10 +1,11 @@
-"""Allocate: a report and a budget become a plan."""
+"""Allocate: a report and a budget become a plan; ratios of learning rates by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from frog.allocation.layer_rates import with_ratios
 from frog.allocation.plan import split
 from frog.allocation.rules import Rule
 from frog.types import Budget, ModelReport, Plan
@@ -44,3 +45,33 @@ def allocate(
         roles=roles,
         knobs=knobs,
     )
+
+
+def layer_rates(
+    plan: Plan,
+    report: ModelReport,
+    kind: str = "sigmoid",
+    *,
+    strength: float = 0.25,
+    tau: float = 2.0,
+) -> Plan:
+    """The plan with learning-rate ratios by alpha: layers of larger alpha learn faster.
+
+    lr_l = lr 10^(s (sigmoid(tau z_l) - 1/2)), with z_l the alpha standardised among matrices of
+    equal shape (Model Balancing, Zhou et al. 2024, arXiv:2410.12178, whose alpha is not
+    standardised), or ``kind="linear"`` in z between 10^(-s/2) and 10^(s/2) (TempBalance, Liu et al.
+    2023, arXiv:2312.00359). ``strength`` is s: 0 changes nothing, 0.25 gives 0.75 to 1.33, negative
+    favours small alpha. An uncertain alpha is pulled to 1. Off unless asked for: no benefit was
+    shown here (docs/learning-rate.md).
+
+    Raises :class:`~frog.errors.UsageError` for a strength beyond 2 or a report of another model.
+
+    >>> import torch, frog
+    >>> torch.manual_seed(0) and None
+    >>> blocks = torch.nn.Sequential(*(torch.nn.Linear(64, 64, bias=False) for _ in range(5)))
+    >>> report = frog.analyze(blocks)
+    >>> made = layer_rates(allocate(report, 0.01), report)
+    >>> all(0.749 < x.lr_ratio < 1.334 for x in made.layers)
+    True
+    """
+    return with_ratios(plan, report, kind, strength=strength, tau=tau)

@@ -15,8 +15,8 @@ from frog.numerics.units import unit_sizes
 from frog.selection.choose import Units, choose, normalised, settle
 from frog.selection.expression import Expression, parse
 from frog.selection.guard import spare, without_dead
-from frog.selection.scores import Gradient, Kept, Score, Subject
-from frog.types import GRANULARITIES, Chosen, ModelReport, Plan, Selection, WeightMatrix
+from frog.selection.scores import Kept, Score, Subject
+from frog.types import GRANULARITIES, Chosen, Gradient, ModelReport, Plan, Selection, WeightMatrix
 from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
 
@@ -30,9 +30,9 @@ class Choice:
     ``rank`` is the number of components for scores that use some only (None: 64, 0: those beyond
     the random bulk); ``block_size`` that of blocks. ``protect`` keeps the choice away from weights
     with leverage in so many leading singular directions, ``protect_strength`` says how much
-    (negative: draws it there). ``gradients`` maps names of matrices to the
-    mean and mean square of their gradient over a few batches; ``report`` gives the alphas for a
-    score times alpha.
+    (negative: draws it there). ``gradients`` maps the names of the plan's matrices to the mean and
+    mean square of their gradient over a few batches, as :func:`frog.collect_gradients` gives them;
+    ``report`` gives the alphas for a score times alpha.
     """
 
     rank: int | None = None
@@ -90,7 +90,7 @@ def select(
     if expression.needs_gradient and choice.gradients is None:
         raise UsageError(
             f"the score '{expression}' needs gradients of a few batches: "
-            "give them as Choice(gradients={name: Gradient(mean=..., square=...)})"
+            "choice=Choice(gradients=frog.collect_gradients(model, batches))"
         )
     units = Units(
         granularity=granularity, size=choice.block_size if granularity == "block" else (1, 1)

@@ -27,6 +27,7 @@ ReportFile = Annotated[
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Only this role; repeatable.")]
 Floor = Annotated[float, typer.Option(help="Least share of every matrix.")]
 Cap = Annotated[float, typer.Option(help="Largest share of any matrix.")]
+LayerRates = Annotated[str, typer.Option(help="Learning rates by alpha: none, sigmoid or linear.")]
 
 
 def plan(  # noqa: PLR0913 - a flag is an argument here
@@ -41,6 +42,7 @@ def plan(  # noqa: PLR0913 - a flag is an argument here
     role: Roles = None,
     floor: Floor = 0.0,
     cap: Cap = 1.0,
+    layer_rates: LayerRates = "none",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The plan, as JSON.")] = None,
     jobs: Jobs = None,
     cache: UseCache = True,
@@ -59,6 +61,8 @@ def plan(  # noqa: PLR0913 - a flag is an argument here
         measured, amount, rule=rule, include=include, exclude=exclude, roles=role or (),
         knobs=knobs_of(knob or []),
     )  # fmt: skip
+    if layer_rates != "none":
+        made = api.layer_rates(made, measured, layer_rates)
     if out is not None:
         made.to_json(out)
     if format == "json":

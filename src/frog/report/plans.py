@@ -25,10 +25,11 @@ def plan_table(plan: Plan, *, everything: bool = False) -> RenderableType:
     )
     lines: list[RenderableType] = [head, "", _by_role(plan.layers)]
     rows = sorted(plan.layers, key=lambda x: -x.share)
-    uneven = len({round(x.share, 4) for x in rows}) > 1
+    rated = any(x.lr_ratio != 1.0 for x in rows)
+    uneven = len({round(x.share, 4) for x in rows}) > 1 or rated
     if uneven or everything:
         shown = list(plan.layers) if everything else rows[:SHOWN]
-        lines += ["", _layers(shown, share)]
+        lines += ["", _layers(shown, share, rated)]
         if len(shown) < len(rows):
             lines.append(Text(f"... {len(rows) - len(shown)} more: --all", style="dim"))
     if plan.left_out:
@@ -75,12 +76,13 @@ def _by_role(layers: Sequence[Allotment]) -> Table:
     return table
 
 
-def _layers(rows: Sequence[Allotment], mean: float) -> Table:
+def _layers(rows: Sequence[Allotment], mean: float, rated: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", no_wrap=True)
-    for title in ("chosen", "share", "x even"):
+    for title in ("chosen", "share", "x even", *(("x rate",) if rated else ())):
         table.add_column(title, justify="right", no_wrap=True)
     for x in rows:
-        name = middle(printable(x.name), NAME)
-        table.add_row(Text(name), f"{x.count:,}", f"{x.share:.3%}", f"{x.share / mean:.2f}")
+        name = middle(printable(x.name), NAME - 8 * rated)
+        cells = [f"{x.count:,}", f"{x.share:.3%}", f"{x.share / mean:.2f}"]
+        table.add_row(Text(name), *cells, *((f"{x.lr_ratio:.2f}",) if rated else ()))
     return table

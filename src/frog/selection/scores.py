@@ -19,6 +19,7 @@ from frog.errors import UsageError
 from frog.numerics import relevance as rel
 from frog.numerics.scored import Dense, Made, Product, Scored
 from frog.registry import Registry
+from frog.types import Gradient
 
 AUTO = "random"
 """What ``score="auto"`` means: no score was shown to beat a random mask at equal budget with the
@@ -30,14 +31,6 @@ RANK = 64
 
 Thin = TypeVar("Thin", rel.Factors, Product)
 """Two thin factors, ``left`` (m, r) and ``right`` (n, r)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Gradient:
-    """What a few batches said of one matrix: mean gradient and mean squared gradient, (m, n)."""
-
-    mean: np.ndarray
-    square: np.ndarray
 
 
 KEPT_BYTES = 1 << 28
@@ -123,7 +116,8 @@ class Subject:
         if self.gradient is None:
             raise UsageError(
                 f"the score '{score}' needs gradients, got none for {self.name}: give those of "
-                "a few batches, or take a score that needs weights only"
+                "a few batches (frog.collect_gradients(model, batches)), exclude a matrix that the "
+                "loss does not use, or take a score that needs weights only"
             )
         return self.gradient
 

@@ -1,5 +1,6 @@
 """Train only what was selected: the dense weight in place, a short vector that trains."""
 
 from frog.tuning.attach import Tuner
+from frog.tuning.collect import collect_gradients
 
-__all__ = ["Tuner"]
+__all__ = ["Tuner", "collect_gradients"]

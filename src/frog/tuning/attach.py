@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from frog.errors import UsageError
-from frog.tuning import owner
+from frog.tuning import owner, rates
 from frog.tuning.attached import ROOT, Attached, matching, refuse_second
 from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
@@ -17,7 +17,7 @@ from frog.tuning.matrix import TunedMatrix
 from frog.tuning.places import call_of, place, refuse_sharded
 from frog.tuning.state import BeforeForward, Followed, Holder
 from frog.tuning.tap import pieces_of
-from frog.types import Plan, Selection, SparseDelta
+from frog.types import Plan, Rate, Selection, SparseDelta
 
 
 class Tuner(Attached):
@@ -71,6 +71,7 @@ class Tuner(Attached):
         self.step = 0
         self.micro_step = 0
         self.parts: dict[str, Any] = {}
+        self.measured = rates.Measured()
         self.matrices: tuple[TunedMatrix, ...] = place(model, selection, self.plan)
         self.compacts: tuple[Compact, ...] = tuple(
             dict.fromkeys(matrix.compact for matrix in self.matrices)
@@ -103,28 +104,45 @@ class Tuner(Attached):
         for compact in self.compacts:
             compact.write()
 
+    def rate(
+        self,
+        batches: Iterable[Any] | None = None,
+        *,
+        loss: rates.Loss | None = None,
+        full: float | None = None,
+        cls: rates.Optimizer = torch.optim.AdamW,
+    ) -> Rate:
+        """The automatic learning rate: printed, it says why. :meth:`optimizer` then uses it.
+
+        ``full`` is the rate of full tuning (a default by kind and size of the model). Without
+        ``batches`` it is divided by the budget; with a few, not those that chose the mask, by the
+        share of the gradient in the mask. ``loss`` is that of :func:`frog.collect_gradients`; the
+        model is left as it was. In DDP every process must call it.
+        """
+        self._must_be_attached()
+        shares = None if batches is None else rates.measure(self, batches, loss)
+        made = rates.rate_of(self, cls, shares, full)
+        self.measured = rates.Measured(shares=shares, full=full)
+        return made
+
     def optimizer(
         self,
-        cls: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+        cls: rates.Optimizer = torch.optim.AdamW,
         *,
-        lr: float,
+        lr: float | str = "auto",
         also_lr: float | None = None,
         **settings: Any,
     ) -> torch.optim.Optimizer:
         """An optimizer over all that trains: ``lr`` times the ratio of each matrix.
 
-        ``also_lr`` is the rate of the dense parameters (``lr`` if not given); ``settings`` go to
-        ``cls``. Weight decay pulls tuned weights towards their values at the start, and dense
-        parameters towards zero.
+        ``lr="auto"`` is the rate of :meth:`rate`, as measured there, else from the budget alone;
+        what was used is then ``tuner.measured.used``. ``also_lr`` is the rate of the dense
+        parameters: ``lr`` if not given, with ``"auto"`` ten times that of full tuning. ``settings``
+        go to ``cls``. Weight decay pulls tuned weights towards their values at the start, and
+        dense parameters towards zero.
         """
-        rates: dict[float, list[nn.Parameter]] = {}
-        for compact in self.compacts:
-            rates.setdefault(lr * self._ratio(compact), []).append(compact.change)
-        groups: list[dict[str, Any]] = [{"params": x, "lr": rate} for rate, x in rates.items()]
-        if self.dense:
-            rate = lr if also_lr is None else also_lr
-            groups.append({"params": list(self.dense.values()), "lr": rate})
-        made = cls(groups, **{"lr": lr, **settings})
+        groups, plain = rates.groups(self, cls, lr, also_lr)
+        made = cls(groups, **{"lr": plain, **settings})
         self._followed.meet(made)
         return made
 
@@ -215,15 +233,6 @@ class Tuner(Attached):
             action(optimizer)
 
     # ------------------------------------------------------------------------- private
-
-    def _ratio(self, compact: Compact) -> float:
-        ratios = {x.lr_ratio for x in self.matrices if x.compact is compact}
-        if len(ratios) > 1:
-            raise UsageError(
-                f"the matrices in {compact.name} train as one vector and need one learning-rate "
-                f"ratio, got {sorted(ratios)}: give them the same ratio in the plan"
-            )
-        return ratios.pop()
 
     def _dense(self, also: Sequence[str]) -> dict[str, nn.Parameter]:
         """The parameters that train whole, by name."""

@@ -10,6 +10,8 @@
     plans         how much of a model may be trained, and its split over the matrices
     recommendations what is worth doing with a model, how much to tune, for how long
     selections    which weights are trained
+    gradients     what a few batches say of the weights
+    rates         the learning rate of a run, and what it was made from
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -28,6 +30,7 @@ from frog.types.comparisons import (
 )
 from frog.types.deltas import SparseDelta, TensorDelta
 from frog.types.flow import DepthProfile, Overlap, Pair, Pathway, Ranked
+from frog.types.gradients import Gradient, Gradients
 from frog.types.matrices import (
     FAILED,
     Catalogue,
@@ -39,6 +42,7 @@ from frog.types.matrices import (
 )
 from frog.types.plans import Allotment, Budget, Plan
 from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit, Policy
+from frog.types.rates import Rate
 from frog.types.recommendations import (
     ACTIONS,
     POLICIES,
@@ -84,6 +88,8 @@ __all__ = [
     "FitStatus",
     "Gain",
     "GateResult",
+    "Gradient",
+    "Gradients",
     "Heads",
     "LayerChange",
     "LayerReport",
@@ -101,6 +107,7 @@ __all__ = [
     "Policy",
     "PowerLawFit",
     "Ranked",
+    "Rate",
     "Recommendation",
     "Selection",
     "Series",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         inspect,
         merge_reports,
         select,
+        tune,
     )
     from frog.errors import FrogError, ModelError, ReportError, UsageError
     from frog.tuning import Tuner
@@ -72,6 +73,7 @@ _HOMES = {
     "inspect": "frog.api",
     "merge_reports": "frog.api",
     "select": "frog.api",
+    "tune": "frog.api",
 }
 
 __all__ = [
@@ -108,6 +110,7 @@ __all__ = [
     "inspect",
     "merge_reports",
     "select",
+    "tune",
 ]
 
 

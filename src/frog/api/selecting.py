@@ -103,8 +103,8 @@ def select(
     for layer in plan.layers:
         if layer.count:
             # what whole units left over goes to the next matrix: the total stays within a unit
-            wanted = min(layer.count + carried, layer.params)
-            found = _one(matrices[layer.name], wanted, expression, units, choice, seed)
+            part = min(layer.count + carried, layer.params)
+            found = _one(matrices[layer.name], part, expression, units, choice, seed)
             carried = layer.count + carried - found.count if granularity != "element" else 0
             chosen.append(found)
         if choice.on_matrix is not None:

@@ -10,7 +10,19 @@ from types import FrameType
 
 import typer
 
-from frog.cli import analyze, compare, demo, gate, inspect, listing, merge, plan, report, select
+from frog.cli import (
+    analyze,
+    compare,
+    demo,
+    gate,
+    inspect,
+    listing,
+    merge,
+    plan,
+    report,
+    select,
+    tune,
+)
 from frog.cli.console import flush, say
 from frog.cli.delta import delta
 from frog.errors import FrogError
@@ -30,6 +42,7 @@ app.command("gate")(gate.gate)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("select")(select.select)
+app.command("tune")(tune.tune)
 app.add_typer(delta, name="delta")
 app.command("inspect")(inspect.inspect)
 app.command("merge")(merge.merge)

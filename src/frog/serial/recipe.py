@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ def recipe_from_yaml(
         guards=_guards(checked.guards, lines, known),
         training=given,
         dtype=checked.dtype,
+        compare=checked.compare,
         lines=dict(_places(data, lines)),
     )
 
@@ -109,10 +110,36 @@ def recipe_to_yaml(recipe: Recipe, made_with: Mapping[str, str] | None = None) -
         if isinstance(recipe.guards, str)
         else [{x.name: dict(x.settings)} if x.settings else x.name for x in recipe.guards],
         "training": dict(recipe.training),
+        "compare": recipe.compare,
         "made_with": dict(made_with) if made_with else None,
     }
-    kept = {key: value for key, value in plain.items() if value is not None}
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100)
+    return yaml_of({key: value for key, value in plain.items() if value is not None})
+
+
+def yaml_of(plain: Mapping[str, Any]) -> str:
+    """Plain values as YAML, in their order; UsageError for what is none."""
+    try:
+        return yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True, width=100)
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"a recipe must hold plain values only: {reason}") from None
+
+
+def flat_recipe(text: str) -> dict[str, Any]:
+    """The values of a recipe that :func:`recipe_to_yaml` wrote, by dotted keys.
+
+    >>> flat_recipe("selection: {budget: 2%}")
+    {'selection.budget': '2%'}
+    """
+    return dict(_flat(yaml.safe_load(text), ""))
+
+
+def _flat(value: Any, above: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _flat(part, f"{above}.{key}" if above else str(key))
+    else:
+        yield above, value
 
 
 # ------------------------------------------------------------------------------ the parts
@@ -255,7 +282,8 @@ def _given(model: BaseModel | None) -> dict[str, Any]:
     """The fields that the file gives."""
     if model is None:
         return {}
-    set_here = {k: getattr(model, k) for k in type(model).model_fields if k in model.model_fields_set}
+    names = [k for k in type(model).model_fields if k in model.model_fields_set]
+    set_here = {k: getattr(model, k) for k in names}
     plain = {k: _given(v) if isinstance(v, BaseModel) else v for k, v in set_here.items()}
     return {k: v for k, v in plain.items() if v is not None}
 

@@ -210,6 +210,7 @@ class Noise(Section):
     schedule: Word | None = None
     until: Annotated[float, Field(gt=0, le=1)] | None = None
     draw: Word | None = None
+    guide: Word | None = None
 
 
 class Document(Section):
@@ -230,6 +231,7 @@ class Document(Section):
     noise: Annotated[Noise | None, BeforeValidator(_as_noise)] = None
     guards: Annotated[Any, BeforeValidator(_as_guards)] = []
     training: dict[str, Any] = {}
+    compare: bool = True
     made_with: dict[str, Any] = {}
 
 

@@ -51,9 +51,9 @@ def _checked(name: str, value: Any, known: Mapping[str, Any], lines: Lines) -> A
         if value is None and type(None) in typing.get_args(kind):
             return value
         if value not in words:
-            unknown = UnknownName(name, str(value), words)
-            raise UsageError(f"{place}: {unknown if isinstance(value, str) else _one_of(words)}"
-                             + ("" if isinstance(value, str) else f", got {shown(value)}"))  # fmt: skip
+            told = f"must be one of {', '.join(words)}, got {shown(value)}"
+            told = str(UnknownName(name, value, words)) if isinstance(value, str) else told
+            raise UsageError(f"{place}: {told}")
         return value
     try:
         return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
@@ -72,10 +72,6 @@ def _words(kind: Any) -> list[str]:
     parts = (kind, *typing.get_args(kind))
     enums = [x for x in parts if isinstance(x, type) and issubclass(x, Enum)]
     return [str(member.value) for member in enums[0]] if enums else []
-
-
-def _one_of(words: list[str]) -> str:
-    return f"must be one of {', '.join(words)}"
 
 
 def _in_words(kind: Any) -> str:

@@ -102,8 +102,9 @@ class Recipe:
     Paths are absolute. ``train_also`` is None for the parameters that are new to the model (the
     head of a new task), ``learning_rate`` None for ``auto``; ``noise`` and ``layers`` hold the
     settings that were given, ``noise`` is None for none; ``guards`` is ``auto``, or guards in
-    order. ``training`` are fields of transformers' ``TrainingArguments``, as given. ``lines``
-    says where each key stood, for messages.
+    order. ``training`` are fields of transformers' ``TrainingArguments``, as given; ``compare``
+    says whether the result is measured beside the model before. ``lines`` says where each key
+    stood, for messages.
     """
 
     origin: str
@@ -121,6 +122,7 @@ class Recipe:
     guards: tuple[GuardSpec, ...] | str = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "auto"
+    compare: bool = True
     lines: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def where(self, *keys: str) -> str:

@@ -16,7 +16,7 @@ from frog.api.listing import (
 )
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
 from frog.api.merging import merge_reports
-from frog.api.recipes import Watch, read_recipe
+from frog.api.recipes import Watch, gradients_from, read_recipe
 from frog.api.selecting import Choice, select
 from frog.api.tuning import checkpoint_step, preview, tune
 
@@ -37,6 +37,7 @@ __all__ = [
     "export_plan",
     "flow",
     "gate",
+    "gradients_from",
     "inspect",
     "list_granularities",
     "list_metrics",

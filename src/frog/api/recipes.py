@@ -226,6 +226,36 @@ def gradients_of(recipe: Recipe, prepared: Any, names: Sequence[str]) -> Mapping
     return collect_gradients(prepared.model, batches, names=names, loss=prepared.loss)
 
 
+def gradients_from(
+    model: str, plan: Plan, data: Path, *, task: str | None, batches: int, seed: int
+) -> Mapping[str, Any]:
+    """Gradients of a plan's matrices, from a file of rows and a task, or from a recipe's data.
+
+    ``data`` may be a recipe (``.yaml``), whose task and columns are taken for ``model``.
+    """
+    if data.suffix in (".yaml", ".yml"):
+        if task is not None:
+            raise UsageError("--task is for a file of rows: a recipe names its own")
+        recipe = replace(read_recipe(data), model=model)
+    elif task is None:
+        from frog.recipes import TASKS
+
+        raise UsageError(
+            f"--data {data} needs --task: one of {', '.join(TASKS)}; or give a recipe (.yaml)"
+        )
+    else:
+        recipe = read_recipe({"version": 1, "model": model, "task": task,
+                              "data": {"train": str(data)}, "output": "unused"})  # fmt: skip
+    check_packages()
+    from frog.recipes.training import calm
+
+    spec = replace(recipe.selection, gradient_batches=batches, seed=seed)
+    recipe = replace(recipe, selection=spec)
+    with calm():
+        prepared = prepare(recipe)
+        return gradients_of(recipe, prepared, [x.name for x in plan.layers if x.count])
+
+
 def with_layer_rates(plan: Plan, report: ModelReport, asked: Mapping[str, Any]) -> Plan:
     """The plan with a learning-rate ratio for each layer, where the recipe asks for some."""
     if not asked:

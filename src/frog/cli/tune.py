@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from frog.types.recipes import TunePlan, TuneResult
 
 STOPPED = 3
+MARGIN = " " * 8
 EVERY = 2.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -59,12 +61,12 @@ def tune(  # noqa: PLR0913 - a flag is an argument here
         if format != "quiet":
             suggest("frog", "tune", str(recipe), *words)
         return
-    try:
-        with display, display.signals():
-            result = api.tune(made, resume=resume, overwrite=overwrite, watch=watch)
-    except KeyboardInterrupt:
+    result = None
+    with contextlib.suppress(KeyboardInterrupt), display, display.signals():
+        result = api.tune(made, resume=resume, overwrite=overwrite, watch=watch)
+    if result is None:
         _tell_interrupted(made, recipe, words)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED)
     _show_result(result, format)
     if result.stopped:
         say(f"frog: a guard stopped the run: {result.stopped}")
@@ -195,9 +197,8 @@ class Display:
 
         if not self.quiet:
             whole = setup.whole
-            say(f"       {trains(setup.trainer.trainable, setup.params, whole)}")
-            for line in rate_text(setup.rate).splitlines():
-                say(f"       {line}")
+            self._tell(trains(setup.trainer.trainable, setup.params, whole))
+            self._tell(f"rate {rate_text(setup.rate)}")
 
     def log(self, values: dict[str, Any]) -> None:
         """A loss, to be shown with the steps."""
@@ -217,7 +218,14 @@ class Display:
             self._show(done, total, f"{self.loss}  {left}")
         elif done == total or now - self._last_line >= EVERY:
             self._last_line = now
-            say(f"       step {done}/{total}  epoch {epoch:.2f}  {self.loss}  {left}".rstrip())
+            say(f"{MARGIN}step {done}/{total}  epoch {epoch:.2f}  {self.loss}  {left}".rstrip())
+
+    def _tell(self, text: str) -> None:
+        """Talk beside the stages, within the width of the terminal."""
+        width = max(40, TALK.width - len(MARGIN))
+        for line in text.splitlines():
+            for part in textwrap.wrap(line, width, break_on_hyphens=False):
+                say(f"{MARGIN}{part}")
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:

@@ -40,8 +40,8 @@ def correlated(similarity: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(similarity) == 0:
         return {"spearman": math.nan, "pearson": math.nan}
     return {
-        "spearman": float(spearmanr(similarity, scores).statistic),
-        "pearson": float(pearsonr(similarity, scores).statistic),
+        "spearman": float(np.asarray(spearmanr(similarity, scores))[0]),
+        "pearson": float(np.asarray(pearsonr(similarity, scores))[0]),
     }
 
 
@@ -52,10 +52,10 @@ def retrieved(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     ``first`` and ``second`` are (N, d) of unit length.
 
     >>> retrieved(np.eye(3), np.eye(3)[[0, 2, 1]])
-    {'accuracy@1': 0.3333333333333333, 'mrr': 0.611..., 'candidates': 3.0}
+    {'accuracy@1': 0.3333333333333333, 'mrr': 0.6666666666666666, 'candidates': 3.0}
     """
     places = []
-    own = np.sum(first * second, axis=1, dtype=np.float64)
+    own = np.einsum("nd,nd->n", first.astype(np.float64), second.astype(np.float64))
     for start in range(0, len(first), CHUNK):
         part = first[start : start + CHUNK].astype(np.float64) @ second.T.astype(np.float64)
         # rounding must not put a copy of the same text before it

@@ -219,8 +219,7 @@ def _data(checked: Data, folder: Path, lines: Lines) -> DataSpec:
     if checked.validation is not None and checked.validation_share:
         place = lines.at("data", "validation_share")
         raise UsageError(f"{place}: must not stand beside data.validation: keep one")
-    tuples = ("header", "labels", "pair", "text", "score_range")
-    return DataSpec(**{k: tuple(v) if k in tuples else v for k, v in given.items()})
+    return DataSpec(**_tuples(given))
 
 
 def _source(source: Any, folder: Path, lines: Lines, split: str) -> DataSource:
@@ -267,8 +266,7 @@ def _selection(checked: Selection, folder: Path, lines: Lines) -> SelectionSpec:
             Budget.trainable(checked.budget, floor=checked.floor, cap=checked.cap)
         except UsageError as error:
             raise UsageError(f"{lines.at('selection', 'budget')}: {error}") from None
-    tuples = ("roles", "block_size")
-    return SelectionSpec(**{k: tuple(v) if k in tuples else v for k, v in given.items()})
+    return SelectionSpec(**_tuples(given))
 
 
 # ---------------------------------------------------------------------------- small things
@@ -286,6 +284,11 @@ def _given(model: BaseModel | None) -> dict[str, Any]:
     set_here = {k: getattr(model, k) for k in names}
     plain = {k: _given(v) if isinstance(v, BaseModel) else v for k, v in set_here.items()}
     return {k: v for k, v in plain.items() if v is not None}
+
+
+def _tuples(given: dict[str, Any]) -> dict[str, Any]:
+    """Lists as tuples, as records hold them."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
 
 
 def _places(data: dict[str, Any], lines: Lines, above: tuple[str, ...] = ()) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -27,6 +28,21 @@ ELSEWHERE = {
     "disable_tqdm": "frog tune shows its own progress: --format quiet for none",
 }
 """Fields that have no place in a recipe, and what to do instead."""
+
+
+LEAST = {
+    "seed": 0,
+    "data_seed": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "save_total_limit": 1,
+    "dataloader_num_workers": 0,
+}
+"""Smallest values of fields that transformers takes as they are and fails on later."""
 
 
 def check_training(given: dict[str, Any], known: Mapping[str, Any], lines: Lines) -> dict[str, Any]:
@@ -56,9 +72,14 @@ def _checked(name: str, value: Any, known: Mapping[str, Any], lines: Lines) -> A
             raise UsageError(f"{place}: {told}")
         return value
     try:
-        return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+        checked = TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError:
         raise UsageError(f"{place}: must be {_in_words(kind)}, got {shown(value)}") from None
+    if isinstance(checked, float) and not math.isfinite(checked):
+        raise UsageError(f"{place}: must be finite, got {checked}")
+    if name in LEAST and checked is not None and checked < LEAST[name]:
+        raise UsageError(f"{place}: must be at least {LEAST[name]}, got {shown(value)}")
+    return checked
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:

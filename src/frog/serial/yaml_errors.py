@@ -40,7 +40,10 @@ def explained(
     ``keys_at`` gives the keys that may stand at a place, ``above`` is where the validated part
     lies in the file: ``recipe.yaml:7: data.limit: must be a whole number, got 'all'``.
     """
-    found = min(error.errors(), key=lambda e: lines.of(*above, *e["loc"]))
+    # a misspelt key is told before the key that it leaves missing
+    found = min(
+        error.errors(), key=lambda e: (e["type"] == "missing", lines.of(*above, *e["loc"]))
+    )
     loc = (*above, *(part for part in found["loc"] if part != "[key]"))
     place = lines.at(*loc)
     if found["type"] == "extra_forbidden":

@@ -89,7 +89,14 @@ def read_recipe(
         except OSError as error:
             raise UsageError(f"{path}: must be a readable file, {error.strerror}") from None
         origin, folder = str(recipe), path.resolve().parent
-    return recipe_from_yaml(text, origin, folder=folder, known=_known(), overrides=overrides)
+    return recipe_from_yaml(
+        text,
+        origin,
+        folder=folder,
+        known=_known(),
+        overrides=overrides,
+        numbered=not isinstance(recipe, Mapping),
+    )
 
 
 def check_packages() -> None:

@@ -149,11 +149,17 @@ def _chats(rows: Any, tokenizer: Any, recipe: Recipe, split: str) -> Iterator[Co
         _check_messages(messages, spec.messages, place)
         # a table fills keys that a message lacks with null
         plain = [{k: v for k, v in x.items() if v is not None} for x in messages]
-        if spec.loss_on == "all":
-            ids = _templated(tokenizer, plain)
-            yield ids, [True] * len(ids)
-        else:
-            yield _answers(tokenizer, plain, place)
+        try:
+            if spec.loss_on == "all":
+                ids = _templated(tokenizer, plain)
+                yield ids, [True] * len(ids)
+            else:
+                yield _answers(tokenizer, plain, place)
+        except UsageError:
+            raise
+        except Exception as error:  # a template is code of the model's, with errors of its own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UsageError(f"{place}: the chat template refuses it: {reason}") from None
 
 
 def _answers(tokenizer: Any, messages: list[dict[str, Any]], place: str) -> Coded:
@@ -172,7 +178,8 @@ def _answers(tokenizer: Any, messages: list[dict[str, Any]], place: str) -> Code
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        start = _templated(tokenizer, messages[:i], add_generation_prompt=True)
+        # of a chat that the assistant opens, the opening counts too: nothing tells it apart
+        start = _templated(tokenizer, messages[:i], add_generation_prompt=True) if i else []
         end = _templated(tokenizer, messages[: i + 1])
         if ids[: len(end)] != end or end[: len(start)] != start:
             raise UsageError(

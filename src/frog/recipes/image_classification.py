@@ -38,7 +38,8 @@ def image_classification(recipe: Recipe) -> Prepared:
         folder = Path(recipe.data.splits.get(split, recipe.data.train).path).parent
         _check(given, column, folder, channels, f"{recipe.where('data', split)}")
         labels = encoded(given, names, recipe, split, feature)
-        kept = given.select_columns([column]).rename_column(column, "image")
+        kept = given.select_columns([column])
+        kept = kept if column == "image" else kept.rename_column(column, "image")
         folders = [str(folder)] * len(labels)
         splits[split] = kept.add_column("labels", labels).add_column("folder", folders)
     model, new = load_model(recipe, "AutoModelForImageClassification", **head_settings(names))

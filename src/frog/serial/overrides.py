@@ -17,13 +17,16 @@ _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*")
 class Overridden(Lines):
     """A YAML file with values replaced: an error in one of these names the override.
 
-    ``overrides`` are words such as ``selection.budget=2%``; the value is read as YAML. Raises
+    ``overrides`` are words such as ``selection.budget=2%``; the value is read as YAML. Without
+    ``numbered`` no lines are told: the text is no file of the user's. Raises
     :class:`~frog.errors.UsageError` for a word that is none, and where the key would lie below a
     value that is no mapping.
     """
 
-    def __init__(self, text: str | bytes, origin: str, kind: str, overrides: Sequence[str]) -> None:
+    def __init__(self, text: str | bytes, origin: str, kind: str, overrides: Sequence[str],
+                 numbered: bool = True) -> None:  # fmt: skip
         super().__init__(text, origin, kind)
+        self.numbered = numbered
         self.words: dict[tuple[str, ...], str] = {}
         self.data = copy.deepcopy(self.data)
         for word in overrides:
@@ -38,10 +41,11 @@ class Overridden(Lines):
     def at(self, *loc: Any) -> str:
         """A place in words: ``override training.seed=x: training.seed``."""
         word = self._word(loc)
-        if not word:
+        if not word and self.numbered:
             return super().at(*loc)
         path = "".join(f"[{x + 1}]" if isinstance(x, int) else f".{x}" for x in loc)
-        return f"override {word}: {path.removeprefix('.')}"
+        begin = f"override {word}" if word else self.origin
+        return f"{begin}: {path.removeprefix('.')}"
 
     def _word(self, loc: Sequence[Any]) -> str:
         texts = tuple(str(x) for x in loc)

@@ -47,13 +47,15 @@ def recipe_from_yaml(
     folder: Path,
     known: Known,
     overrides: Sequence[str] = (),
+    numbered: bool = True,
 ) -> Recipe:
-    """Parse and validate a recipe; paths in it are relative to ``folder``.
+    """Parse and validate a recipe; paths in it are relative to ``folder``, errors tell lines where
+    they are ``numbered``.
 
     Raises :class:`~frog.errors.UsageError` with file, line and place of what is wrong:
     ``recipe.yaml:7: selection.budget: a budget must be above 0 ...``.
     """
-    lines = Overridden(text, origin, "recipe", overrides)
+    lines = Overridden(text, origin, "recipe", overrides, numbered)
     data = lines.data
     if not isinstance(data, dict):
         raise UsageError(

@@ -41,9 +41,7 @@ def explained(
     lies in the file: ``recipe.yaml:7: data.limit: must be a whole number, got 'all'``.
     """
     # a misspelt key is told before the key that it leaves missing
-    found = min(
-        error.errors(), key=lambda e: (e["type"] == "missing", lines.of(*above, *e["loc"]))
-    )
+    found = min(error.errors(), key=lambda e: (e["type"] == "missing", lines.of(*above, *e["loc"])))
     loc = (*above, *(part for part in found["loc"] if part != "[key]"))
     place = lines.at(*loc)
     if found["type"] == "extra_forbidden":

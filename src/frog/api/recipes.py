@@ -299,15 +299,18 @@ def guards_of(given: Sequence[GuardSpec] | str) -> Any:
         if not spec.settings:
             made.append(spec.name)
             continue
-        from frog.tuning.guards import GUARDS  # pyright: ignore
+        from frog.tuning.guards.guard import GUARDS, SHORT  # pyright: ignore
 
-        made.append(GUARDS[spec.name](**spec.settings))
+        try:
+            made.append(GUARDS[SHORT.get(spec.name, spec.name)](**spec.settings))
+        except TypeError as error:
+            raise UsageError(f"guard {spec.name}: {error}") from None
     return made
 
 
 def sampler_of(recipe: Recipe, prepared: Any, report: ModelReport) -> Any:
     """The sampler of whole layers, for ``mode: layers``."""
-    from frog.tuning import LayerSampler  # pyright: ignore
+    from frog.api import LayerSampler  # pyright: ignore
 
     with placed(recipe.where("layers")):
         return LayerSampler(prepared.model, report, seed=seed_of(recipe), **dict(recipe.layers))
@@ -326,7 +329,9 @@ def rate_of(recipe: Recipe, prepared: Any, tuner: Any, kind: Any) -> tuple[Learn
     batches = prepared.batches("train", size, skipped + RATE_BATCHES, seed_of(recipe))
     batches = batches[skipped:] or batches
     if hasattr(tuner, "rate"):
-        found = tuner.rate(batches, loss=prepared.loss, full=recipe.full_learning_rate)
+        found = tuner.rate(
+            batches, loss=prepared.loss, full=recipe.full_learning_rate, cls=kind
+        )
         return LearningRate(value=found.lr, reason=found.reason), found.also or None
     return _rate_without_measurement(recipe, tuner)
 
@@ -358,10 +363,10 @@ def _known() -> Known:
 
 def _guard_names() -> list[str] | None:
     try:
-        from frog.tuning.guards import GUARDS  # pyright: ignore
+        from frog.tuning.guards.guard import GUARDS, SHORT  # pyright: ignore
     except ImportError:
         return None
-    return list(GUARDS)
+    return [*GUARDS, *SHORT]
 
 
 def _home(recipe: Recipe, prepared: Any, plan: Plan) -> Any:

@@ -35,7 +35,7 @@ def array_of(value: Any, folder: Path, channels: int) -> np.ndarray:
         value = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _opened(path)
     if hasattr(value, "convert"):
         value = value.convert("L" if channels == 1 else "RGB")
-    pixels = np.asarray(value)
+    pixels = np.array(value)  # a copy: pictures lend memory that must not be written to
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.dtype == object or 0 in pixels.shape:

@@ -162,12 +162,11 @@ class Data(Section):
 
 
 class Rates(Section):
-    """Learning rates by layer: what :func:`frog.layer_rates` takes."""
+    """Learning rates by layer: what ``frog.layer_rates`` takes."""
 
     kind: Word | None = None
     strength: Number | None = None
-    low: Positive | None = None
-    high: Positive | None = None
+    tau: Number | None = None
 
 
 class Selection(Section):
@@ -201,6 +200,9 @@ class Layers(Section):
     active: Count | None = None
     every: Count | None = None
     by: Word | None = None
+    temperature: Number | None = None
+    unit: Word | None = None
+    always: Annotated[list[Regex], BeforeValidator(_as_list)] | None = None
 
 
 class Noise(Section):

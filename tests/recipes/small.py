@@ -93,7 +93,7 @@ def reviews(count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def recipe_of(model: Path, data: Path, output: Path, **more: Any) -> dict[str, Any]:
+def recipe_of(model: Path, data: Path, output: Path, /, **more: Any) -> dict[str, Any]:
     """A recipe for text classification, as a mapping; ``more`` replaces sections."""
     plain = {
         "version": 1,

@@ -25,6 +25,9 @@ from frog.weights.source import list_tensors
 RATE_BATCHES = 4
 """Batches on which the gradient share of the mask is measured, others than those that chose it."""
 
+FULL_RATE = 2e-5
+"""Learning rate of whole layers where none is given."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
@@ -324,6 +327,9 @@ def rate_of(recipe: Recipe, prepared: Any, tuner: Any, kind: Any) -> tuple[Learn
     """
     if recipe.learning_rate is not None:
         return LearningRate(value=recipe.learning_rate, reason="as the recipe says"), None
+    if recipe.mode == "layers":
+        full = recipe.full_learning_rate or FULL_RATE
+        return LearningRate(value=full, reason="that of full tuning: whole layers train"), None
     size = int(recipe.training.get("per_device_train_batch_size", 16))
     skipped = recipe.selection.gradient_batches
     batches = prepared.batches("train", size, skipped + RATE_BATCHES, seed_of(recipe))

@@ -88,7 +88,8 @@ def preview(
         if setup.arguments.gradient_checkpointing:
             setup.prepared.model.gradient_checkpointing_enable()
         compacts = getattr(setup.trainer, "compacts", ())
-        elements = [x for x in setup.trainer.matrices if x.granularity == "element"]
+        matrices = getattr(setup.trainer, "matrices", ())
+        elements = [x for x in matrices if x.granularity == "element"]
         memory = estimate(
             setup.prepared,
             trained,

@@ -71,7 +71,7 @@ def test_noise_is_made_and_resumed(bert: Path, rows: Path, tmp_path: Path) -> No
     made = [weights(tmp_path / x) for x in ("cut", "straight", "calm")]
     assert all(torch.equal(v, made[1][k]) for k, v in made[0].items())
     assert not all(torch.equal(v, made[2][k]) for k, v in made[0].items())
-    with pytest.raises(UsageError, match="noise: .*schedule"):
+    with pytest.raises(UsageError, match=r"noise: .*schedule"):
         frog.tune(recipe_of(bert, rows, tmp_path / "x", noise=noise | {"schedule": "sometimes"}))
 
 

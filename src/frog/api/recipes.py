@@ -313,7 +313,7 @@ def guards_of(given: Sequence[GuardSpec] | str) -> Any:
 
 def sampler_of(recipe: Recipe, prepared: Any, report: ModelReport) -> Any:
     """The sampler of whole layers, for ``mode: layers``."""
-    from frog.api import LayerSampler  # pyright: ignore
+    from frog.api.sampling import LayerSampler  # pyright: ignore
 
     with placed(recipe.where("layers")):
         return LayerSampler(prepared.model, report, seed=seed_of(recipe), **dict(recipe.layers))

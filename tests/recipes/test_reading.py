@@ -62,7 +62,7 @@ def test_everything_stands_where_it_belongs(folder: Path) -> None:
     assert recipe.output == str(folder.parent / "out")
     assert recipe.data.train.path == str(folder / "rows.jsonl") == recipe.data.validation.path
     assert recipe.data.text == ("premise", "hypothesis") and recipe.data.label == "gold"
-    assert recipe.data.limit == {"train": 20, "validation": 20, "test": 20}
+    assert recipe.data.limit == dict.fromkeys(("train", "validation", "test", "old"), 20)
     assert recipe.selection.budget == "2%" and recipe.selection.knobs == {"power": -1.0}
     assert recipe.train_also == ("classifier",) and recipe.learning_rate is None
     assert recipe.full_learning_rate == 2e-5
@@ -104,7 +104,9 @@ def test_short_and_long_forms(folder: Path) -> None:
         GuardSpec(name="health"),
         GuardSpec(name="collapse", settings={"every": 5}),
     )
-    layers = read(folder, GOOD + "mode: layers\nlayers: {active: 3, every: 10}\n")
+    head, _, tail = GOOD.partition("selection:")
+    whole = head + "training:" + tail.partition("training:")[2] + "mode: layers\n"
+    layers = read(folder, whole + "layers: {active: 3, every: 10}\n")
     assert layers.mode == "layers" and layers.layers == {"active": 3, "every": 10}
     hub = read(folder, GOOD, ["data.train={id: org/rows@v2, split: 'train[:9]'}", "model=a/b@main"])
     assert (hub.data.train.id, hub.data.train.split) == ("org/rows@v2", "train[:9]")
@@ -196,6 +198,11 @@ BAD: dict[str, Any] = {
     "layers without mode": (
         ("train_also: classifier", "layers: {active: 2}"),
         "18: layers: is for",
+    ),
+    "layers with a selection": (("training:", "mode: layers\ntraining:"), "18: train_also: is for"),
+    "layers with a budget": (
+        ("train_also: classifier", "mode: layers"),
+        "is for mode: select; mode: layers takes report and seed",
     ),
     "two validations": (
         ("  limit: 20", "  validation_share: 0.1"),

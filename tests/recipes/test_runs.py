@@ -66,8 +66,11 @@ def stop_at(step: int) -> Watch:
 
 def test_a_run_writes_what_plain_transformers_loads(bert: Path, rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = frog.tune(recipe_of(bert, rows, out))
-    assert result.steps == 4 and result.after.keys() == {"validation"}
+    data = {"train": str(rows), "validation_share": 0.25, "old": str(rows)}
+    result = frog.tune(recipe_of(bert, rows, out, data=data))
+    assert result.steps == 4 and result.after.keys() == result.before.keys() == {
+        "validation", "old"
+    }  # fmt: skip
     assert result.changed <= result.trainable and result.output == str(out)
     only_the_chosen_moved(weights(bert), out, "bert.")
     kind = transformers.AutoModelForSequenceClassification

@@ -335,9 +335,7 @@ def rate_of(recipe: Recipe, prepared: Any, tuner: Any, kind: Any) -> tuple[Learn
     batches = prepared.batches("train", size, skipped + RATE_BATCHES, seed_of(recipe))
     batches = batches[skipped:] or batches
     if hasattr(tuner, "rate"):
-        found = tuner.rate(
-            batches, loss=prepared.loss, full=recipe.full_learning_rate, cls=kind
-        )
+        found = tuner.rate(batches, loss=prepared.loss, full=recipe.full_learning_rate, cls=kind)
         return LearningRate(value=found.lr, reason=found.reason), found.also or None
     return _rate_without_measurement(recipe, tuner)
 

@@ -168,8 +168,20 @@ def _check_names(checked: Document, lines: Lines, known: Known) -> None:
         raise UsageError(f"{lines.at('selection', 'score')}: {error}") from None
     if checked.mode == "select" and checked.layers is not None:
         raise UsageError(f"{lines.at('layers')}: is for mode: layers: set mode, or leave it out")
-    if checked.mode == "layers" and "noise" in checked.model_fields_set and checked.noise:
-        raise UsageError(f"{lines.at('noise')}: is for mode: select: leave it out")
+    if checked.mode == "layers":
+        _check_layers(checked, lines)
+
+
+def _check_layers(checked: Document, lines: Lines) -> None:
+    """What has no meaning where whole layers train."""
+    for key in ("noise", "guards", "train_also"):
+        if getattr(checked, key):
+            more = ": name parameters under layers.always" if key == "train_also" else ""
+            raise UsageError(f"{lines.at(key)}: is for mode: select: leave it out{more}")
+    for key in checked.selection.model_fields_set - {"report", "seed"}:
+        raise UsageError(
+            f"{lines.at('selection', key)}: is for mode: select; mode: layers takes report and seed"
+        )
 
 
 def _learning_rate(checked: Document, training: dict[str, Any], lines: Lines) -> float | None:
@@ -215,7 +227,7 @@ def _model(name: str, folder: Path, lines: Lines) -> str:
 
 def _data(checked: Data, folder: Path, lines: Lines) -> DataSpec:
     given = _given(checked)
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "old"):
         if given.get(split) is not None:
             given[split] = _source(getattr(checked, split), folder, lines, split)
     if checked.validation is not None and checked.validation_share:

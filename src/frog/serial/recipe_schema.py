@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-SHARED_DATA = ("train", "validation", "test", "validation_share", "header", "limit")
+SHARED_DATA = ("train", "validation", "test", "old", "validation_share", "header", "limit")
 """Keys of ``data`` that every task takes."""
 
 
@@ -37,7 +37,7 @@ def _as_source(value: Any) -> Any:
 def _as_limits(value: Any) -> Any:
     """One number bounds every split."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return {"train": value, "validation": value, "test": value}
+        return {"train": value, "validation": value, "test": value, "old": value}
     return value
 
 
@@ -126,6 +126,7 @@ class Limits(Section):
     train: Count | None = None
     validation: Count | None = None
     test: Count | None = None
+    old: Count | None = None
 
 
 Given = Annotated[Source, BeforeValidator(_as_source)]
@@ -137,6 +138,7 @@ class Data(Section):
     train: Given
     validation: Given | None = None
     test: Given | None = None
+    old: Given | None = None
     validation_share: Share = 0.0
     header: Words | None = None
     text: Words | None = None
@@ -243,6 +245,7 @@ SCHEMA: dict[str, type[BaseModel]] = {
     "data.train": Source,
     "data.validation": Source,
     "data.test": Source,
+    "data.old": Source,
     "data.limit": Limits,
     "selection": Selection,
     "selection.layer_rates": Rates,

@@ -30,13 +30,15 @@ class DataSource:
 class DataSpec:
     """Where the rows come from and what their columns mean; a column is named by its text.
 
-    ``validation_share`` of the training rows is split off where no validation is given. ``limit``
+    ``old`` are rows of what the model could do before: measured before and after, to tell what was
+    forgotten. ``validation_share`` of the training rows is split off where no validation is given. ``limit``
     bounds the rows of a split. ``header`` names the columns of a CSV that has no line of names.
     """
 
     train: DataSource
     validation: DataSource | None = None
     test: DataSource | None = None
+    old: DataSource | None = None
     validation_share: float = 0.0
     header: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
@@ -57,7 +59,8 @@ class DataSpec:
     @property
     def splits(self) -> dict[str, DataSource]:
         """The sources that are given, by split."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        named = {"train": self.train, "validation": self.validation, "test": self.test,
+                 "old": self.old}  # fmt: skip
         return {name: source for name, source in named.items() if source is not None}
 
 

@@ -187,7 +187,7 @@ def test_recipes_page_names_every_key_and_task() -> None:
     listed = re.findall(r"^\| `([\w-]+)` \| (.*?) \|", text, re.MULTILINE)
     assert {name for name, _ in listed} >= set(TASKS)
     for name, keys in listed:
-        if name in TASKS:
+        if name in list(TASKS):
             assert set(re.findall(r"`(\w+)`", keys)) == set(TASKS[name].keys), name
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 STOPPED = 3
 MARGIN = " " * 8
+TOLD = ("delta.safetensors", "metrics.json", "certificate.json", "compare.html")
+"""Files of a result that are told by name."""
+
 EVERY = 2.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -113,7 +116,8 @@ def _show_result(result: TuneResult, format: str) -> None:
         OUT.print(result_view(result))
     if format != "quiet":
         shown = _shortest(result.output)
-        say(f"wrote {shown}: {', '.join(result.files)}")
+        told = [name for name in TOLD if name in result.files]
+        say(f"wrote {shown}: {', '.join(told)} and {len(result.files) - len(told)} more")
         suggest("frog", "gate", shown, "--baseline", _shortest(result.model))
 
 
@@ -171,8 +175,12 @@ class Display:
             self._measuring.start(list(to_come.values()))
 
         def layer(done: Any) -> None:
-            name = done.layer.name
-            self._measuring.step(name, costs.get(name, 0.0), cached=done.cached)
+            self._measuring.step(
+                done.layer.name,
+                costs.get(done.layer.name, 0.0),
+                cached=done.cached,
+                measured=bool(done.fingerprint) or done.layer.skipped is not None,
+            )
 
         return api.Watch(
             on_stage=self.stage,
@@ -261,8 +269,8 @@ class Display:
             from rich import progress
 
             self._bar = progress.Progress(
-                progress.TextColumn("      "),
-                progress.BarColumn(),
+                progress.TextColumn(" " * 6),
+                progress.BarColumn(bar_width=20),
                 progress.MofNCompleteColumn(),
                 progress.TimeElapsedColumn(),
                 progress.TextColumn("{task.fields[text]}"),

@@ -60,10 +60,18 @@ def arguments_of(recipe: Recipe, prepared: Prepared) -> Any:
             "data.validation or data.validation_share"
         )
     try:
-        return transformers.TrainingArguments(**given)
+        made = transformers.TrainingArguments(**given)
+        alone = made.world_size == 1
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         words = " ".join(str(error).split())
         raise UsageError(f"{recipe.where('training')}: {words}") from None
+    if not alone:
+        raise UsageError(
+            f"frog tune must run in one process, got {made.world_size}: for several, use the tuner "
+            "in your own Trainer (docs/tuning.md)"
+        )
+    made._n_gpu = min(made._n_gpu, 1)  # copies of the model for several GPUs would not be tuned
+    return made
 
 
 def steps_of(arguments: Any, rows: int) -> tuple[int, float]:

@@ -43,7 +43,7 @@ def preview_view(plan: TunePlan, *, everything: bool = False) -> RenderableType:
 
 def result_view(result: TuneResult) -> RenderableType:
     """The task before and after, what was changed, how long it took."""
-    name = Path(result.model).name if "/" in result.model else result.model
+    name = "/".join(Path(result.model).parts[-2:])
     head = Text.assemble(
         (printable(Path(result.output).name), "bold"),
         f" · {result.task} · tuned from {printable(name)}",

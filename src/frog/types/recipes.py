@@ -31,8 +31,9 @@ class DataSpec:
     """Where the rows come from and what their columns mean; a column is named by its text.
 
     ``old`` are rows of what the model could do before: measured before and after, to tell what was
-    forgotten. ``validation_share`` of the training rows is split off where no validation is given. ``limit``
-    bounds the rows of a split. ``header`` names the columns of a CSV that has no line of names.
+    forgotten. ``validation_share`` of the training rows is split off where no validation is given.
+    ``limit`` bounds the rows of a split. ``header`` names the columns of a CSV that has no line of
+    names.
     """
 
     train: DataSource

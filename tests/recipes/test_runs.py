@@ -359,7 +359,7 @@ def test_minilm_learns_what_is_alike(minilm: Path, tmp_path: Path) -> None:
         draw = np.random.default_rng(0).permutation(len(rows))[:count]
         return write_jsonl(tmp_path / f"{name}.jsonl", [rows[i] for i in draw])
 
-    train, test = split("train", 320), split("test", 200)
+    train, test = split("train", 160), split("test", 120)
     out = tmp_path / "out"
     plain = {
         "version": 1, "model": str(minilm), "task": "sentence-embedding", "output": str(out),

@@ -206,7 +206,8 @@ class Display:
         if not self.quiet:
             whole = setup.whole
             self._tell(trains(setup.trainer.trainable, setup.params, whole))
-            self._tell(f"rate {rate_text(setup.rate)}")
+            rate = rate_text(setup.rate)
+            self._tell(rate if rate.startswith("lr ") else f"rate {rate}")
 
     def log(self, values: dict[str, Any]) -> None:
         """A loss, to be shown with the steps."""

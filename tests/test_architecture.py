@@ -8,6 +8,7 @@ SRC = Path(__file__).parents[1] / "src" / "frog"
 FLOOR = {"types", "registry", "errors", "serial", "version"}
 ROOMS = {
     "weights", "metrics", "report", "allocation", "selection", "tuning", "exports", "examples",
+    "recipes",
 }  # fmt: skip
 ALLOWED = {
     "errors": set(),
@@ -27,7 +28,9 @@ GUESTS = {  # a third-party package and the only units that may import it
     "safetensors": {"weights", "serial", "exports"},
     "xxhash": {"weights"},
     "huggingface_hub": {"weights"},
-    "transformers": {"weights"},
+    "transformers": {"weights", "recipes"},
+    "datasets": {"recipes"},
+    "PIL": {"recipes"},
     "threadpoolctl": {"metrics"},
     "platformdirs": {"metrics"},
     "ray": {"metrics"},
@@ -36,7 +39,7 @@ GUESTS = {  # a third-party package and the only units that may import it
     "plotly": {"report"},
     "jinja2": {"report"},
     "pandas": {"report"},
-    "pyarrow": {"report"},
+    "pyarrow": {"report", "recipes"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
 }

@@ -151,6 +151,46 @@ def test_the_workflow_in_the_documents_is_yaml_and_names_flags_that_exist() -> N
     assert set(re.findall(r"--[a-z-]+", command)) <= known
 
 
+def test_the_recipe_in_the_documents_is_one(tmp_path: Path) -> None:
+    from frog.serial.recipe import Known, recipe_from_yaml
+
+    (text,) = blocks("docs/recipes.md", "yaml")
+    (tmp_path / "models" / "MiniLM").mkdir(parents=True)
+    for name in ("train.jsonl", "earlier.csv"):
+        (tmp_path / name).touch()
+    known = Known(
+        tasks={"text-classification": ("text", "label", "labels", "max_length")},
+        rules=["uniform"],
+        guards=None,
+        score=lambda text: None,
+        training=lambda: {
+            "num_train_epochs": float,
+            "per_device_train_batch_size": int,
+            "lr_scheduler_type": str,
+            "report_to": str,
+        },
+    )
+    recipe = recipe_from_yaml(text, "recipes.md", folder=tmp_path, known=known)
+    assert recipe.data.limit == {"train": 5000, "test": 500} and recipe.noise is None
+
+
+def test_recipes_page_names_every_key_and_task() -> None:
+    from frog.serial import recipe_schema as schema
+
+    text = (ROOT / "docs/recipes.md").read_text()
+    for section in schema.SCHEMA.values():
+        for key in section.model_fields:
+            assert re.search(rf"\b{key}\b", text), key
+    pytest.importorskip("datasets")
+    from frog.recipes import TASKS
+
+    listed = re.findall(r"^\| `([\w-]+)` \| (.*?) \|", text, re.MULTILINE)
+    assert {name for name, _ in listed} >= set(TASKS)
+    for name, keys in listed:
+        if name in list(TASKS):
+            assert set(re.findall(r"`(\w+)`", keys)) == set(TASKS[name].keys), name
+
+
 def test_links_lead_to_files_that_exist() -> None:
     """Claims rest on files of results: a link to none is a claim without evidence."""
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

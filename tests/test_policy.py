@@ -159,11 +159,11 @@ BAD = {
     ),
     "share": (
         "limits:\n  alpha: {max: 6, share: 1.5}",
-        "policy.yaml:3: limits.alpha.share: must be less than 1, got 1.5",
+        "policy.yaml:3: limits.alpha.share: must be below 1, got 1.5",
     ),
     "negative change": (
         "changes:\n  drift: {max: -1}",
-        "policy.yaml:3: changes.drift.max: must be greater than or equal to 0, got -1",
+        "policy.yaml:3: changes.drift.max: must be at least 0, got -1",
     ),
     "change without bound": (
         "changes:\n  alpha: {direction: up}",

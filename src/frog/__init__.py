@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         merge_reports,
         recommend,
         select,
+        tune,
     )
     from frog.api.sampling import LayerSampler
     from frog.errors import FrogError, ModelError, ReportError, UsageError
@@ -87,6 +88,7 @@ _HOMES = {
     "merge_reports": "frog.api",
     "recommend": "frog.api",
     "select": "frog.api",
+    "tune": "frog.api",
 }
 
 __all__ = [
@@ -131,6 +133,7 @@ __all__ = [
     "merge_reports",
     "recommend",
     "select",
+    "tune",
 ]
 
 

@@ -12,20 +12,25 @@ from frog.api.listing import (
     list_rankings,
     list_rules,
     list_scores,
+    list_tasks,
 )
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
 from frog.api.merging import merge_reports
+from frog.api.recipes import Watch, gradients_from, read_recipe
 from frog.api.recommending import recommend
 from frog.api.selecting import Choice, select
+from frog.api.tuning import checkpoint_step, preview, tune
 
 __all__ = [
     "Choice",
     "Flow",
     "Run",
+    "Watch",
     "allocate",
     "analyze",
     "apply_delta",
     "check",
+    "checkpoint_step",
     "compare",
     "device_of",
     "diff",
@@ -33,6 +38,7 @@ __all__ = [
     "export_plan",
     "flow",
     "gate",
+    "gradients_from",
     "inspect",
     "layer_rates",
     "list_granularities",
@@ -40,9 +46,13 @@ __all__ = [
     "list_rankings",
     "list_rules",
     "list_scores",
+    "list_tasks",
     "matrices_of",
     "merge_reports",
+    "preview",
     "read_policy",
+    "read_recipe",
     "recommend",
     "select",
+    "tune",
 ]

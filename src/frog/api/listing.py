@@ -86,3 +86,19 @@ def list_granularities() -> list[dict[str, Any]]:
         {"name": name, "meaning": meanings[name], "default": name == "element"}
         for name in GRANULARITIES
     ]
+
+
+def list_tasks() -> list[dict[str, Any]]:
+    """What a recipe can fine-tune for: name, meaning, keys of its data, metrics."""
+    from frog.recipes import TASKS
+
+    return [
+        {
+            "name": name,
+            "meaning": task.meaning,
+            "keys": list(task.keys),
+            "metrics": list(task.metrics),
+            "default": False,
+        }
+        for name, task in TASKS.items()
+    ]

@@ -11,7 +11,7 @@ from frog.cli.console import OUT, say
 from frog.cli.options import Format
 from frog.errors import UnknownName
 
-KINDS = ("metrics", "rankings", "scores", "rules", "granularities")
+KINDS = ("metrics", "rankings", "scores", "rules", "granularities", "tasks")
 WIDE = 120
 EVIDENCE = {
     "rankings": "No ranking is shown to hold in general: docs/design-notes/008-ranking-layers.md",
@@ -24,7 +24,8 @@ def list_names(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(KINDS))],
     format: Format = "auto",
 ) -> None:
-    """List metrics, rankings of layers, scores of weights, rules of budgets, granularities."""
+    """List metrics, rankings of layers, scores of weights, rules of budgets, granularities,
+    tasks of recipes."""
     from frog import api
 
     if kind not in KINDS:
@@ -35,6 +36,7 @@ def list_names(
         "scores": api.list_scores,
         "rules": api.list_rules,
         "granularities": api.list_granularities,
+        "tasks": api.list_tasks,
     }[kind]()
     if format == "json":
         OUT.file.write(json.dumps(facts, indent=2) + "\n")

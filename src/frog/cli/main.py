@@ -22,6 +22,7 @@ from frog.cli import (
     recommend,
     report,
     select,
+    tune,
 )
 from frog.cli.console import flush, say
 from frog.cli.delta import delta
@@ -43,6 +44,7 @@ app.command("gate")(gate.gate)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("select")(select.select)
+app.command("tune")(tune.tune)
 app.add_typer(delta, name="delta")
 app.command("inspect")(inspect.inspect)
 app.command("merge")(merge.merge)

@@ -36,6 +36,12 @@ def select(  # noqa: PLR0913 - a flag is an argument here
     protect: Annotated[
         int, typer.Option(help="Keep away from so many leading singular directions.")
     ] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Rows for scores that need gradients: a file with --task, or a recipe."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Of --data: frog list tasks.")] = None,
+    batches: Annotated[int, typer.Option(help="Batches that gradients are taken from.")] = 4,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The selection.")] = None,
     export: Annotated[
@@ -77,9 +83,14 @@ def select(  # noqa: PLR0913 - a flag is an argument here
             write_whole(text.encode(), out)
             say(f"wrote {out}")
         return
+    gradients = None
+    if data is not None:
+        gradients = api.gradients_from(model, made, data, task=task, batches=batches, seed=seed)
+    elif task is not None:
+        raise UsageError("--task is for --data FILE: give both, or neither")
     chosen = api.select(
         model, made, score=score, granularity=granularity, seed=seed,
-        choice=api.Choice(rank=rank, protect=protect),
+        choice=api.Choice(rank=rank, protect=protect, gradients=gradients),
     )  # fmt: skip
     if out is not None:
         chosen.save(out)

@@ -20,6 +20,7 @@ from pydantic import (
 
 from frog.errors import UnknownName, UsageError
 from frog.serial.plain import null, shown, text_of
+from frog.serial.yaml_errors import explained
 from frog.serial.yaml_lines import Lines
 from frog.types import (
     KINDS,
@@ -170,21 +171,6 @@ class _Policy(_Section):
 
 
 SECTIONS = ("limits", "changes", "summary", "summary_changes")
-MESSAGES = {
-    "extra_forbidden": "is no key here",
-    "missing": "is required",
-    "float_type": "must be a number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "string_type": "must be a text",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-    "finite_number": "must be a finite number",
-    "too_short": "must name at least one",
-}
 
 
 # ------------------------------------------------------------------------------- reading
@@ -301,25 +287,7 @@ def _settings(given: dict[str, Any], lines: Lines) -> dict[str, Any]:
 
 
 def _explained(error: ValidationError, lines: Lines, *above: str) -> UsageError:
-    """The first thing that is wrong, by the line of the file, as an error of ours."""
-    found = min(error.errors(), key=lambda e: lines.of(*above, *e["loc"]))
-    loc = (*above, *(part for part in found["loc"] if part != "[key]"))
-    place = lines.at(*loc)
-    if found["type"] == "extra_forbidden":
-        return UsageError(f"{place}: {UnknownName('key', str(loc[-1]), _keys_at(loc[:-1]))}")
-    if found["type"] == "missing":
-        return UsageError(f"{place}: is required")
-    if loc == ("version",):
-        return UsageError(
-            f"{place}: must be 1, got {shown(found['input'])}: "
-            "a policy for a later frog needs pip install --upgrade frog"
-        )
-    text = MESSAGES.get(found["type"]) or found["msg"]
-    text = text.removeprefix("Value error, ").replace("Input should be", "must be")
-    given = found["input"]
-    if found["type"] == "value_error" and isinstance(given, dict):
-        return UsageError(f"{place}: {text}")  # what was given is many values: the text names them
-    return UsageError(f"{place}: {text}, got {shown(given)}")
+    return explained(error, lines, _keys_at, above=above)
 
 
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:

@@ -22,9 +22,10 @@ _Loader.add_implicit_resolver(
 class Lines:
     """A YAML file as plain values, and the line of each place in it."""
 
-    def __init__(self, text: str | bytes, origin: str) -> None:
+    def __init__(self, text: str | bytes, origin: str, kind: str = "policy") -> None:
         self.text = text
         self.origin = origin
+        self.kind = kind
         try:
             loader = _Loader(text)
             try:
@@ -43,7 +44,7 @@ class Lines:
         except (RecursionError, ValueError) as error:  # values such as dates are made on reading
             reason = "too deeply nested" if isinstance(error, RecursionError) else str(error)
             raise UsageError(
-                f"{origin}: must be a policy in YAML, cannot be read: {reason}"
+                f"{origin}: must be a {kind} in YAML, cannot be read: {reason}"
             ) from None
 
     def of(self, *loc: Any) -> int:
@@ -84,7 +85,7 @@ class Lines:
             node = waiting.pop()
             if id(node) in seen:
                 place = f"{self.origin}:{node.start_mark.line + 1}"
-                raise UsageError(f"{place}: a policy has no references (&, *): write it out")
+                raise UsageError(f"{place}: a {self.kind} has no references (&, *): write it out")
             seen.add(id(node))
             if isinstance(node, yaml.SequenceNode):
                 waiting += node.value

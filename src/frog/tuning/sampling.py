@@ -17,16 +17,14 @@ from frog.tuning import owner
 from frog.tuning.attached import ROOT, Attached, refuse_second
 from frog.tuning.changes import changes
 from frog.tuning.compact import equal_bits
+from frog.tuning.defaults import family_of, full_rate
 from frog.tuning.draws import draw
 from frog.tuning.places import parameter_homes, refuse_sharded
 from frog.tuning.reducing import Reducing
 from frog.tuning.sampling_callback import SamplingCallback
 from frog.tuning.state import BeforeForward, BeforeLoad, Followed, Holder
 from frog.tuning.units import Division, Unit
-from frog.types import SparseDelta
-
-FULL_RATE = 2e-5
-"""``lr="auto"``: units train densely, so this is a usual rate of full tuning with AdamW."""
+from frog.types import Rate, SparseDelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,15 +159,16 @@ class Sampler(Attached):
     ) -> torch.optim.Optimizer:
         """An optimizer over everything that will ever train, in groups that stay the same.
 
-        ``lr`` is that of full tuning, since units train densely ("auto": 2e-5); ``also_lr`` that
-        of the parameters that always train (``lr`` if not given); ``settings`` go to ``cls``.
+        ``lr`` is that of full tuning, since units train densely ("auto": the default for this kind
+        and size of model); ``also_lr`` that of the parameters that always train (``lr`` if not
+        given); ``settings`` go to ``cls``.
         Vectors (norms, biases) get no weight decay, as in transformers' Trainer; matrices decay
         towards zero, and only while they train.
         """
         if isinstance(lr, str):
             if lr != "auto":
                 raise UsageError(f"lr must be a number or 'auto', got '{lr}'")
-            lr = FULL_RATE
+            lr = self.rate(cls=cls).lr
         in_turns = [x for unit in self.units for x in unit.parameters.values()]
         groups: list[dict[str, Any]] = []
         for parameters, rate in (
@@ -185,6 +184,17 @@ class Sampler(Attached):
         made = cls(groups, **{"lr": lr, **settings})
         self._followed.meet(made)
         return made
+
+    def rate(
+        self,
+        *,
+        full: float | None = None,
+        cls: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+    ) -> Rate:
+        """The learning rate of ``lr="auto"``: ``full``, else the default of full tuning."""
+        family, name = family_of(cls, told=full is not None)
+        value, origin = (full, "given") if full is not None else full_rate(self.model, family)
+        return Rate(lr=value, full=value, origin=origin, optimizer=name, budget=1.0, also=value)
 
     def callback(self) -> SamplingCallback:
         """For transformers' Trainer: logs what trains. Training is the same without it."""

@@ -39,6 +39,8 @@ class Rate:
     @property
     def reason(self) -> str:
         """One or two lines: how the rate came about, and the share of the mask beside chance."""
+        if self.budget == 1.0 and self.share is None:
+            return f"lr {self.lr:.3g} for {self.optimizer}: that of full tuning ({self.origin})"
         by = self.budget if self.share is None else self.share
         what = "of the weights train" if self.share is None else "of the gradient in the mask"
         first = (

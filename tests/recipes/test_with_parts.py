@@ -1,0 +1,137 @@
+"""Recipes that ask for gradients, an automatic rate, noise, guards, layers: each where it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import frog
+from frog.api import preview, tuning
+from frog.errors import UsageError
+from tests.recipes.small import recipe_of
+from tests.recipes.test_runs import only_the_chosen_moved, stop_at, told, weights
+
+WARNINGS = ["ignore::DeprecationWarning", "ignore::FutureWarning"]
+pytestmark = [pytest.mark.filterwarnings(x) for x in WARNINGS]
+HERE = {name: hasattr(frog, name) for name in
+        ("collect_gradients", "Noise", "LayerSampler", "layer_rates")}  # fmt: skip
+RATES = hasattr(frog.Tuner, "rate")
+GUARDED = hasattr(frog.Tuner, "certificate")
+
+
+def needs(part: str, there: bool) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not there, reason=f"{part} is not part of this build")
+
+
+@needs("collect_gradients", HERE["collect_gradients"])
+def test_gradients_choose_weights(bert: Path, rows: Path, tmp_path: Path) -> None:
+    selection = {"budget": "2%", "score": "gradient", "gradient_batches": 2}
+    frog.tune(recipe_of(bert, rows, tmp_path / "a", selection=selection))
+    chosen = frog.Selection.load(tmp_path / "a" / "selection.safetensors")
+    assert chosen.score == "gradient"
+    only_the_chosen_moved(weights(bert), tmp_path / "a", "bert.")
+    again = preview(recipe_of(bert, rows, tmp_path / "b", selection=selection))
+    assert again.selection is not None and again.selection.digest == chosen.digest
+    other = preview(recipe_of(bert, rows, tmp_path / "b", selection=selection | {"seed": 5}))
+    assert other.selection is not None and other.selection.digest != chosen.digest
+
+
+@needs("the measured rate", RATES)
+def test_the_rate_is_measured_and_told(bert: Path, rows: Path, tmp_path: Path) -> None:
+    plain = recipe_of(bert, rows, tmp_path / "out", learning_rate="auto", full_learning_rate=1e-5)
+    plan = preview(plain)
+    assert "gradient" in plan.rate.reason and "random mask" in plan.rate.reason
+    result = frog.tune(plain)
+    assert result.rate == plan.rate, "what is previewed is what is run"
+    rates = [x["learning_rate"] for x in told(tmp_path / "out")["log"] if "learning_rate" in x]
+    assert max(rates) <= plan.rate.value * 1.001
+
+
+@needs("layer_rates", HERE["layer_rates"])
+def test_layers_get_rates_of_their_own(bert: Path, rows: Path, tmp_path: Path) -> None:
+    selection = {"budget": "2%", "layer_rates": {"kind": "linear", "strength": 0.5}}
+    plan = preview(recipe_of(bert, rows, tmp_path / "out", selection=selection)).plan
+    assert all(0.5 < x.lr_ratio < 2 for x in plan.layers)
+
+
+@needs("Noise", HERE["Noise"])
+def test_noise_is_made_and_resumed(bert: Path, rows: Path, tmp_path: Path) -> None:
+    noise = {"nu": 0.05, "schedule": "linear", "until": 0.8, "draw": "sequence"}
+    plain = recipe_of(bert, rows, tmp_path / "cut", noise=noise)
+    with pytest.raises(KeyboardInterrupt):
+        frog.tune(plain, watch=stop_at(2))
+    frog.tune(plain, resume=True)
+    frog.tune(plain | {"output": str(tmp_path / "straight")})
+    frog.tune(plain | {"output": str(tmp_path / "calm"), "noise": "none"})
+    made = [weights(tmp_path / x) for x in ("cut", "straight", "calm")]
+    assert all(torch.equal(v, made[1][k]) for k, v in made[0].items())
+    assert not all(torch.equal(v, made[2][k]) for k, v in made[0].items())
+    with pytest.raises(UsageError, match=r"noise: .*schedule"):
+        frog.tune(recipe_of(bert, rows, tmp_path / "x", noise=noise | {"schedule": "sometimes"}))
+
+
+@needs("guards", GUARDED)
+def test_guards_certify_a_run(bert: Path, rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    frog.tune(recipe_of(bert, rows, out, guards=["health", "collapse"]))
+    assert json.loads((out / "certificate.json").read_text())["format"]
+    frog.tune(recipe_of(bert, rows, tmp_path / "auto", guards="auto"))
+    with pytest.raises(UsageError, match=r"guards.*no guard 'helth'.*'health'"):
+        frog.tune(recipe_of(bert, rows, tmp_path / "x", guards=["helth"]))
+    with pytest.raises(UsageError, match="guards"):
+        frog.tune(recipe_of(bert, rows, tmp_path / "x", guards={"health": {"evry": 3}}))
+    assert not (tmp_path / "x").exists()
+
+
+@needs("LayerSampler", HERE["LayerSampler"])
+def test_whole_layers_train_by_turns(bert: Path, rows: Path, tmp_path: Path) -> None:
+    plain = recipe_of(
+        bert, rows, tmp_path / "out", mode="layers", layers={"active": 1, "every": 2},
+        learning_rate="auto",
+    )  # fmt: skip
+    plain.pop("selection")
+    assert preview(plain).rate.value == 1e-4, "full tuning of a small encoder"
+    result = frog.tune(plain)
+    assert result.changed > 0 and not (tmp_path / "out" / "selection.safetensors").exists()
+    frog.apply_delta(
+        str(tmp_path / "out"), frog.SparseDelta.load(tmp_path / "out" / "delta.safetensors"),
+        revert=True, out=tmp_path / "back",
+    )  # fmt: skip
+    back, base = weights(tmp_path / "back"), weights(bert)
+    assert all(torch.equal(back[f"bert.{k}"], v) for k, v in base.items() if f"bert.{k}" in back)
+
+
+def test_a_run_that_a_guard_stopped_ends_with_3(
+    bert: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever guard asks: the result is written, the reason told, the exit code is 3."""
+    from typer.testing import CliRunner
+
+    from frog.cli.main import app
+
+    monkeypatch.setattr(tuning, "_stopped", lambda tuner: "step 2: the loss doubled (health: stop)")
+    path = tmp_path / "recipe.yaml"
+    import yaml
+
+    path.write_text(yaml.safe_dump(recipe_of(bert, rows, tmp_path / "out")))
+    done = CliRunner().invoke(app, ["tune", str(path)])
+    assert done.exit_code == 3
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert told(tmp_path / "out")["stopped"].startswith("step 2")
+
+
+def test_what_a_guard_says_is_the_reason_of_the_stop() -> None:
+    alarm = SimpleNamespace(__str__=lambda self: "x")
+    tuner: Any = SimpleNamespace(stopped=True, alarms=(alarm, "step 9: too large (health: stop)"))
+    assert tuning._stopped(tuner) == "step 9: too large (health: stop)"
+    assert tuning._stopped(SimpleNamespace(stopped=True)) == "a guard asked for it"
+    assert tuning._stopped(replace_stopped(tuner)) == ""
+
+
+def replace_stopped(tuner: Any) -> Any:
+    return SimpleNamespace(**{**vars(tuner), "stopped": False})

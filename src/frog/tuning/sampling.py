@@ -169,18 +169,7 @@ class Sampler(Attached):
             if lr != "auto":
                 raise UsageError(f"lr must be a number or 'auto', got '{lr}'")
             lr = self.rate(cls=cls).lr
-        in_turns = [x for unit in self.units for x in unit.parameters.values()]
-        groups: list[dict[str, Any]] = []
-        for parameters, rate in (
-            (in_turns, lr),
-            (list(self.division.always.values()), lr if also_lr is None else also_lr),
-        ):
-            for few, rest in (
-                ([x for x in parameters if x.ndim > 1], {}),
-                ([x for x in parameters if x.ndim < 2], {"weight_decay": 0.0}),
-            ):
-                if few:
-                    groups.append({"params": few, "lr": rate, **rest})
+        groups = self.division.groups(lr, lr if also_lr is None else also_lr)
         made = cls(groups, **{"lr": lr, **settings})
         self._followed.meet(made)
         return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -39,6 +40,19 @@ class Division:
     kind: str
     units: tuple[Unit, ...]
     always: Mapping[str, nn.Parameter]
+
+    def groups(self, lr: float, also_lr: float) -> list[dict[str, Any]]:
+        """Parameter groups of an optimizer: units and the rest, matrices and undecayed vectors."""
+        in_turns = [x for unit in self.units for x in unit.parameters.values()]
+        made: list[dict[str, Any]] = []
+        for parameters, rate in ((in_turns, lr), (list(self.always.values()), also_lr)):
+            for few, rest in (
+                ([x for x in parameters if x.ndim > 1], {}),
+                ([x for x in parameters if x.ndim < 2], {"weight_decay": 0.0}),
+            ):
+                if few:
+                    made.append({"params": few, "lr": rate, **rest})
+        return made
 
 
 def divide(model: nn.Module, unit: str, always: Sequence[str] | None) -> Division:

@@ -3,6 +3,7 @@
 from frog.api.allocating import allocate, layer_rates
 from frog.api.comparing import compare
 from frog.api.deltas import apply_delta, diff
+from frog.api.demonstrating import write_demo
 from frog.api.exporting import export_delta, export_plan
 from frog.api.flowing import Flow, flow
 from frog.api.gating import gate, read_policy
@@ -55,4 +56,5 @@ __all__ = [
     "recommend",
     "select",
     "tune",
+    "write_demo",
 ]

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from frog.errors import FrogError, ModelError, ReportError, UsageError
     from frog.tuning import Tuner
     from frog.types import (
+        Alarm,
         Budget,
         Catalogue,
+        Certificate,
         Comparison,
         Farms,
         GateResult,
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Alarm": "frog.types",
     "Budget": "frog.types",
     "Catalogue": "frog.types",
+    "Certificate": "frog.types",
     "Choice": "frog.api",
     "Comparison": "frog.types",
     "Farms": "frog.types",
@@ -75,8 +79,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "Alarm",
     "Budget",
     "Catalogue",
+    "Certificate",
     "Choice",
     "Comparison",
     "Farms",

@@ -13,6 +13,8 @@ from frog.errors import UnknownName, UsageError
 from frog.tuning import owner
 from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
+from frog.tuning.guards.guard import Guard
+from frog.tuning.guards.guarded import Guarded
 from frog.tuning.matrix import TunedMatrix
 from frog.tuning.places import call_of, place, refuse_sharded
 from frog.tuning.state import BeforeForward, Followed, Holder
@@ -23,7 +25,7 @@ ROOT = "_frog_tuner"
 """Where the model keeps its tuner: who drops the name ``tuner`` still trains."""
 
 
-class Tuner:
+class Tuner(Guarded):
     """Trains the selected weights of ``model``, and nothing else, in any loop.
 
         tuner = frog.Tuner(model, selection)
@@ -38,8 +40,9 @@ class Tuner:
     ``save_pretrained``, which stay those of the plain model. Statistics of BatchNorm layers stay
     as they are unless ``frozen_statistics`` is False.
 
-    ``plan`` gives the learning-rate ratios, if not that of the selection. As a context manager
-    the tuner keeps on a normal exit and reverts on an exception.
+    ``plan`` gives the learning-rate ratios, if not that of the selection. ``guards`` (names,
+    objects, or ``"auto"``) watch the run: ``frog list guards``. As a context manager the tuner
+    keeps on a normal exit and reverts on an exception.
 
     Raises :class:`~frog.errors.UsageError` for a selection of another model, a second tuner, a
     pattern that matches nothing, sharded parameters; :class:`~frog.errors.ModelError` for weights
@@ -64,6 +67,7 @@ class Tuner:
         plan: Plan | None = None,
         also: Sequence[str] = (),
         frozen_statistics: bool = True,
+        guards: str | Sequence[str | Guard] = (),
     ) -> None:
         refuse_sharded(model)
         if any(_holder(module) is not None for module in model.modules()):
@@ -85,6 +89,7 @@ class Tuner:
         self._written = True
         self._stepped_by_torch = False
         self._attach(frozen_statistics)
+        self._set_guards(guards)
 
     def __repr__(self) -> str:
         state = f"step {self.step}" if self.attached else "left"
@@ -314,6 +319,7 @@ class Tuner:
         self._owners.append(module)
 
     def _detach(self) -> None:
+        self._dismiss_guards()
         self._followed.remove()
         self._hook.remove()
         for module in self._owners:

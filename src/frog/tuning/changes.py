@@ -40,8 +40,8 @@ def _selected(
     for name, members in by_tensor.items():
         tensor = listed[name]
         index = [entries(x.disk_view, *x.entries()) for x in members]
-        old = [_bits(x.base()) for x in members]
-        new = [_bits(x.compact.values()[x.slot]) for x in members]
+        old = [bits(x.base()) for x in members]
+        new = [bits(x.compact.values()[x.slot]) for x in members]
         yield Touched(
             tensor=name,
             shape=tensor.shape,
@@ -58,7 +58,7 @@ def _dense(start: Mapping[str, Tensor], listed: Mapping[str, StoredTensor]) -> I
         tensor = listed.get(name)
         if tensor is None:  # its name or layout on disk is another: the merged model holds it
             continue
-        old = _bits(before.contiguous().view(-1))
+        old = bits(before.contiguous().view(-1))
         yield Touched(
             tensor=name,
             shape=tensor.shape,
@@ -74,7 +74,7 @@ def _reader(tensor: StoredTensor) -> Callable[[], np.ndarray]:
     return lambda: bits_of(tensor)
 
 
-def _bits(values: Tensor) -> np.ndarray:
+def bits(values: Tensor) -> np.ndarray:
     """Bit patterns of a flat tensor, unsigned."""
     import torch
 

@@ -9,6 +9,7 @@
     policies      the rules of a gate
     plans         how much of a model may be trained, and its split over the matrices
     selections    which weights are trained
+    certificates  what guards saw and did while a model was tuned
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -17,6 +18,7 @@ Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inp
 Records are values: they can be printed, compared, saved and edited, and know no model.
 """
 
+from frog.types.certificates import ACTIONS, Alarm, Certificate, Worst
 from frog.types.comparisons import (
     Breach,
     Comparison,
@@ -44,15 +46,18 @@ from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
 from frog.types.wiring import Edge, Gain, Heads, Wiring
 
 __all__ = [
+    "ACTIONS",
     "FAILED",
     "GRANULARITIES",
     "KINDS",
     "NAN",
     "SEVERITIES",
+    "Alarm",
     "Allotment",
     "Breach",
     "Budget",
     "Catalogue",
+    "Certificate",
     "Chosen",
     "Comparison",
     "DepthProfile",
@@ -90,4 +95,5 @@ __all__ = [
     "TensorDelta",
     "WeightMatrix",
     "Wiring",
+    "Worst",
 ]

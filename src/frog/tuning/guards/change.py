@@ -30,6 +30,9 @@ STEPS = 4
 
 START_STEPS = 10
 
+FEW_DIRECTIONS = 0.6
+"""Share of random signs in the chosen places beyond which any change of them is a few directions."""
+
 SMALL = 4 * INTRUDER_TOP
 """Smaller side below which ten leading directions are no few any more."""
 
@@ -41,10 +44,11 @@ OLD_AROUND = 64
 class ShapeOfChange(Watcher):
     """Spectral share of the change, ||dW||_2 / ||dW||_F, and intruder dimensions.
 
-    At equal quality forgetting followed the spectral share in the pilot. The limit lies
-    ``share`` of the way from what random signs in the same places have to 1 (a change of one
-    direction): few chosen columns have a large share by themselves. It counts once the change
-    is at least ``material`` of ||W||_F: the first steps of any run go one way.
+    At equal quality forgetting followed the spectral share in the pilot. ``null`` is that of
+    random signs in the same places: a few columns have a large share by themselves. The limit is
+    ``times`` the null, or ``share`` of the way from it to 1 (a change of one direction) where that
+    is less; places whose null is beyond 0.6 are not judged. It counts once the change is at least
+    ``material`` of ||W||_F: the first steps of any run go one way.
 
     Intruders: of the 10 leading left directions of the new matrix, those whose largest |cosine|
     with any direction at the start is below 0.5 (Shuttleworth et al. 2024), in the matrix whose
@@ -56,10 +60,17 @@ class ShapeOfChange(Watcher):
     name = "change"
 
     def __init__(
-        self, *, share: float = 0.5, material: float = 0.02, intruders: int = 1, **common: Any
+        self,
+        *,
+        times: float = 3.0,
+        share: float = 0.7,
+        material: float = 0.02,
+        intruders: int = 3,
+        **common: Any,
     ) -> None:
         super().__init__(**{"cost": 0.005, **common})
-        self.share, self.material, self.intruders = share, material, intruders
+        self.times, self.share = times, share
+        self.material, self.intruders = material, intruders
         self._null: dict[str, float] = {}
         self._size: dict[str, tuple[float, float]] = {}
         self._vectors: dict[str, Tensor] = {}
@@ -95,10 +106,10 @@ class ShapeOfChange(Watcher):
             if top / largest > most and min(matrix.shape) >= SMALL:
                 suspect, most = matrix, top / largest
             null = self._null[matrix.name]
-            if size / whole >= self.material:
+            if size / whole >= self.material and null <= FEW_DIRECTIONS:
                 yield Reading(
                     layer=matrix.name, kind="spectral share", before=null, value=top / size,
-                    limit=null + self.share * (1.0 - null),
+                    limit=min(self.times * null, null + self.share * (1.0 - null)),
                     words="||dW||_2 / ||dW||_F of its change is",
                 )  # fmt: skip
         if suspect is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frog.tuning.guards.guard import Watcher, guard
 from frog.tuning.guards.losses import Losses
-from frog.tuning.guards.reading import Reading
+from frog.tuning.guards.reading import Reading, used_of
 
 if TYPE_CHECKING:
     from frog.tuning.guards.run import Run
@@ -30,13 +30,16 @@ class Health(Watcher):
 
     Per matrix of RMS r = ||W||_F / sqrt(m n) at the start, after every ``every`` steps:
 
-    - ``step``: RMS of the last step of the chosen entries, over r;
-    - ``change``: ||dW||_F / ||W||_F;
+    - ``step``: RMS of the last step of the chosen entries, over r. A share b of the weights
+      needs a rate that grows as 1 / b, so the limit is ``moved`` / b, at most ``step``;
+    - ``change``: ||dW||_F / ||W||_F. Beyond its limit the run is slowed, never put back: it got
+      there by many steps;
     - ``gradient``: norm of the whole gradient as the optimizer gets it (clipping hides its
       growth), median of 5 steps, over that of the first 5;
     - ``loss``: the losses that the model gives itself, or that are reported to the tuner: median
-      of 5 over the best such median, or half the first where that is larger; for evaluations
-      each value. The limit is a ratio.
+      of 5 over the best such median, or half the first where that is larger; it must also rise
+      by more than the noise of the series explains. For evaluations each value. The limit is a
+      ratio.
 
     A gradient with NaN or infinity never reaches the optimizer unless the action is ``log``: the
     step is left out, which keeps the moments clean; from three in a row on, the action follows.
@@ -51,14 +54,16 @@ class Health(Watcher):
     def __init__(
         self,
         *,
-        step: float = 0.5,
-        change: float = 0.75,
+        step: float = 1.0,
+        moved: float = 0.05,
+        change: float = 1.0,
         gradient: float = 20.0,
         loss: float = 1.5,
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.step, self.change, self.gradient, self.loss = step, change, gradient, loss
+        self.step, self.moved, self.change = step, moved, change
+        self.gradient, self.loss = gradient, loss
         self._bad = 0
         self._first: list[float] = []
         self._norms: list[float] = []
@@ -143,29 +148,32 @@ class Health(Watcher):
         self._norm = None
 
     def _sizes(self, run: Run, moved: list[float], size: list[float]) -> Iterable[Reading]:
-        """The largest step and the largest change, each over the size of its matrix."""
-        steps, changes = [], []
+        """The largest step beside its limit, and the largest change, over their matrices."""
+        steps, limits, changes = [], [], []
         for compact, whole, step, change in zip(run.compacts, self._size, moved, size, strict=True):
-            share = math.sqrt(len(compact.change) / compact.weight.numel())
+            share = len(compact.change) / compact.weight.numel()
             if not math.isfinite(change):
                 step = change = math.nan
             # an all-zero weight has no scale: only NaN counts there
             unit = whole or math.inf
-            steps.append(step / unit / share)
+            steps.append(step / unit / math.sqrt(share))
+            limits.append(min(self.step, self.moved / share))
             changes.append(change / unit)
-        for kind, values, limit, words in (
-            ("step", steps, self.step, "RMS of a step of the chosen entries, over the matrix's,"),
-            ("change", changes, self.change, "||dW||_F / ||W||_F"),
-        ):
-            if not values:
-                continue
-            worst = max(range(len(values)), key=lambda i: -1.0 if values[i] < math.inf else 1.0)
-            if values[worst] < math.inf:
-                worst = max(range(len(values)), key=values.__getitem__)
-            yield Reading(
-                layer=run.compacts[worst].name, kind=kind, before=0.0, value=values[worst],
-                limit=limit, words=words, undo=kind == "step" or math.isnan(values[worst]),
-            )  # fmt: skip
+        if not steps:
+            return
+        names = [x.name for x in run.compacts]
+        place = _largest([x / limit for x, limit in zip(steps, limits, strict=True)])
+        yield Reading(
+            layer=names[place], kind="step", before=0.0, value=steps[place], limit=limits[place],
+            words="RMS of a step of the chosen entries, over the matrix's,", undo=True,
+        )  # fmt: skip
+        place = _largest(changes)
+        lost = math.isnan(changes[place])
+        yield Reading(
+            layer=names[place], kind="change", before=0.0, value=changes[place],
+            limit=self.change, words="||dW||_F / ||W||_F", undo=lost,
+            act="slow" if self.action == "restore" and not lost else "",
+        )  # fmt: skip
 
     def _of_dense(self, run: Run, norms: list[float]) -> Iterable[Reading]:
         for name, norm in zip(run.dense, norms, strict=True):
@@ -197,13 +205,14 @@ class Health(Watcher):
         held = self._losses[kind].add(value)
         if held is None:
             return
-        level, best = held
+        level, best, clear = held
         ratio = level / best if best > 0 else (1.0 if level == best else math.nan)
+        ratio = ratio if math.isfinite(ratio) else math.nan
         words = {"evaluation": "evaluation loss over its best", "loss": "loss over its best"}
         yield Reading(
             layer="", kind="evaluation loss" if kind == "evaluation" else "loss", before=1.0,
-            value=ratio if math.isfinite(ratio) else math.nan, limit=self.loss,
-            words=words.get(kind, "training loss over its best"),
+            value=ratio, limit=self.loss, words=words.get(kind, "training loss over its best"),
+            used=min(used_of(1.0, ratio, self.loss), clear),
         )  # fmt: skip
 
     def restored(self, run: Run) -> None:
@@ -227,6 +236,11 @@ class Health(Watcher):
         self._first, self._norms = list(state["first"]), list(state["norms"])
         for kind, losses in self._losses.items():
             losses.load_state_dict(state["losses"][kind])
+
+
+def _largest(values: list[float]) -> int:
+    """Place of the largest value; of one that is no number where there is one."""
+    return max(range(len(values)), key=lambda i: (math.isnan(values[i]), values[i]))
 
 
 def _finite(gradient: Tensor) -> bool:

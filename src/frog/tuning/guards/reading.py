@@ -13,7 +13,7 @@ class Reading:
     ``words`` complete "LAYER: ...". ``used`` is how much of the way from ``before`` to ``limit``
     the value went: beyond 1 is an alarm. It can be given where two conditions must hold.
     ``undo`` says that the very last step did it: restoring takes back that step only. ``act``
-    replaces the guard's action for once (``skip``: the step was left out, and that is all).
+    replaces the guard's action for once; ``skip``: the step was left out, and that is all.
     """
 
     layer: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from frog.tuning.guards.record import Record
 from frog.tuning.guards.run import Run
 from frog.types.certificates import ACTIONS
 
-SNAPSHOT_EVERY = 50
+SNAPSHOT_EVERY = 10
 """Steps after which a run without alarms is healthy enough to come back to."""
 
 AT_EASE = 0.5
@@ -138,7 +138,7 @@ class Watch:
 
     # ------------------------------------------------------------------------ actions
 
-    def _act(self, found: list[tuple[Guard, Iterable[Reading]]], step: int) -> bool:
+    def _act(self, found: Sequence[tuple[Guard, Iterable[Reading]]], step: int) -> bool:
         """Write alarms down and do what the strongest of them asks for; whether there was one."""
         asked: list[tuple[str, Guard, Reading]] = []
         beyond = False
@@ -167,7 +167,8 @@ class Watch:
         """Put the last healthy weights back, and forget the moments that led away from them."""
         tuner = self._tuner()
         assert tuner is not None
-        last = next((x.previous() for x in self.guards if isinstance(x, Health)), [])
+        health: Any = next((x for x in self.guards if isinstance(x, Health)), None)
+        last = health.previous() if health is not None else []
         if only_last and last:
             for compact, change in zip(self.run.compacts, last, strict=True):
                 compact.set(change)

@@ -85,7 +85,7 @@ def evaluation_loss(task: Any) -> float:
     return value if value == value else float("inf")
 
 
-def run(
+def run(  # noqa: PLR0913 (one call is one line of a table)
     name: str,
     lr: float,
     *,

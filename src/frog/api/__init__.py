@@ -8,6 +8,7 @@ from frog.api.flowing import Flow, flow
 from frog.api.gating import gate, read_policy
 from frog.api.listing import (
     list_granularities,
+    list_guards,
     list_metrics,
     list_rankings,
     list_rules,
@@ -34,6 +35,7 @@ __all__ = [
     "gate",
     "inspect",
     "list_granularities",
+    "list_guards",
     "list_metrics",
     "list_rankings",
     "list_rules",

@@ -31,7 +31,7 @@ STEPS = 4
 START_STEPS = 10
 
 FEW_DIRECTIONS = 0.6
-"""Share of random signs in the chosen places beyond which any change of them is a few directions."""
+"""Share of random signs in the chosen places beyond which no change of them has many directions."""
 
 SMALL = 4 * INTRUDER_TOP
 """Smaller side below which ten leading directions are no few any more."""

@@ -102,7 +102,7 @@ class Health(Watcher):
         return (
             Reading(
                 layer=where, kind="not finite", before=0.0, value=float(self._bad), limit=0.0,
-                words="steps in a row whose gradient is not finite:",
+                words="steps in a row whose gradient is not finite:", used=1.0 + self._bad,
                 act="skip" if skips else "",
             ),
         )  # fmt: skip

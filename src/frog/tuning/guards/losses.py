@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from typing import Any
@@ -11,13 +12,16 @@ from frog.numerics.drift import MAD_TO_STD
 SPARED = 0.5
 """A best below this share of the first level counts as that: near zero, ratios mean nothing."""
 
-NOISE_FROM = 25
+NOISE_FROM = 50
 """Values before the newest window that tell the noise of a series."""
 
-FEWEST = 8
+FEWEST = 20
 """Values that are needed to know the noise."""
 
-CLEAR = 6.0
+EARLY = 2.0
+"""Times the first level that count as its noise, before the noise is known."""
+
+CLEAR = 9.0
 """Standard errors of a median that a rise must exceed: the best is the smallest of many medians."""
 
 
@@ -25,7 +29,7 @@ class Losses:
     """One series of losses: its level is the median of the last ``window`` values.
 
     ``before`` is the best level so far, or half the first level where that is larger; while too
-    few values are there to know the noise, it is at least the first level.
+    few values are there to know the noise, it is twice the first level.
     """
 
     def __init__(self, window: int) -> None:
@@ -49,7 +53,7 @@ class Losses:
         noise = self._noise()
         before = max(self.best, SPARED * self.first)
         if noise is None:
-            before = max(before, self.first)
+            before = EARLY * self.first
         clear = (level - before) / noise if noise else math.inf
         self.best = min(self.best, level)
         return level, before, clear
@@ -61,7 +65,7 @@ class Losses:
         older = self.recent[: -self.window]
         if len(older) < FEWEST:
             return None
-        steps = [abs(b - a) for a, b in zip(older, older[1:], strict=False)]
+        steps = [abs(b - a) for a, b in itertools.pairwise(older)]
         spread = MAD_TO_STD * statistics.median(steps) / math.sqrt(2.0)
         return CLEAR * 1.25 * spread / math.sqrt(self.window)
 

@@ -31,6 +31,7 @@ class Rotation:
 
     def __init__(self, values_q: Tensor, u_mq: Tensor, v_nq: Tensor, k: int) -> None:
         self.k, self.u, self.v = k, u_mq, v_nq
+        self.last, self.next = (float(values_q[i]) for i in (k - 1, min(k, len(values_q) - 1)))
         s_i, s_j = values_q[:k, None], values_q[None, k:]
         gap = (s_i**2 - s_j**2).clamp_min(1e-6 * float(values_q[0]) ** 2)
         self._near = s_i / gap, s_j / gap

@@ -33,8 +33,17 @@ START_STEPS, CHECK_STEPS = 20, 4
 
 MODES = ("watch", "project")
 
+NEARLY = 0.8
+"""Share of what is allowed that a pull leaves, and beyond which a check pulls harder."""
+
 TRIES = 4
-"""Times that a check may pull a matrix back, each with half the bound, before it is an alarm."""
+"""Times that a matrix is pulled back, each with half the bound, before its change is shrunk."""
+
+SHRINK, SHRINKS = 0.8, 20
+"""What shrinks a change, and how often at most: 0.8^20 = 1 %."""
+
+SAFETY = 1.1
+"""A few power iterations find that much less than the largest singular value, at most."""
 
 
 @guard
@@ -47,10 +56,11 @@ class Subspaces(Watcher):
     behind them, single directions mean nothing: the smallest change turns them.
 
     ``mode="project"`` holds the overlap: every ``project_every`` steps the turn of each matrix is
-    found to first order from the k chosen entries alone, and where it is beyond half of what is
-    allowed, the change is replaced by the nearest one (least squares over the chosen entries)
-    that turns less. Checks then measure the true overlap and halve what is allowed where it
-    falls short.
+    found to first order from the chosen entries alone, and where both sides together are beyond
+    what one is allowed, the change is replaced by the nearest one (least squares over the chosen
+    entries) that turns less. Checks, and whenever a new direction may outgrow a protected one,
+    measure the true overlap; where it falls short they halve what is allowed, and in the end
+    shrink the change. These steps are work, not checks: ``cost`` does not bound them.
     """
 
     name = "subspaces"
@@ -80,6 +90,7 @@ class Subspaces(Watcher):
         self._start: dict[str, Rotation] = {}
         self._bound: dict[str, float] = {}
         self._warm: dict[str, Tensor] = {}
+        self._largest: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def start(self, run: Run) -> None:
@@ -97,7 +108,7 @@ class Subspaces(Watcher):
                 ratios = values[:most] / values[1 : most + 1].clamp_min(1e-30)
                 k = int(ratios.argmax()) + 1
             self._start[matrix.name] = Rotation(values, u, v, k)
-            self._bound[matrix.name] = 0.5 * (1.0 - self.overlap)
+            self._bound[matrix.name] = 1.0 - self.overlap
             if r > EXACT_UNTIL:
                 self._warm[matrix.name] = v
 
@@ -112,15 +123,49 @@ class Subspaces(Watcher):
             for matrix in run.matrices:
                 if matrix.name in self._start:
                     self._pull(matrix)
+                    if self._outgrown(matrix):
+                        self._hold(matrix)
 
     def _pull(self, matrix: TunedMatrix) -> None:
         change, rotation = Change(matrix), self._start[matrix.name]
         bound = self._bound[matrix.name]
-        if not bool(torch.isfinite(change.values).all()) or rotation.of(change) <= bound:
+        if not bool(torch.isfinite(change.values).all()):
             return
-        # a little below: the next steps go on
-        matrix.set_change(rotation.pulled(change, 0.8 * bound))
-        self.projections += 1
+        if rotation.of(change) > bound:
+            # a little below: the next steps go on
+            matrix.set_change(rotation.pulled(change, NEARLY * bound))
+            self.projections += 1
+
+    def _outgrown(self, matrix: TunedMatrix) -> bool:
+        """Whether a direction of the change may become larger than a protected one.
+
+        That turns nothing to first order: it changes places. sigma_{k+1} + ||D||_2 bounds what
+        any other direction can reach (Weyl).
+        """
+        rotation, change = self._start[matrix.name], Change(matrix)
+        start = self._largest.get(matrix.name)
+        if start is None:
+            start = random_start(matrix.shape, 2, change.values.device, 0)
+        values, _, vectors = leading(change, start.to(change.values.device), CHECK_STEPS)
+        if not math.isfinite(float(values[0])):
+            return False
+        self._largest[matrix.name] = vectors
+        return rotation.next + SAFETY * float(values[0]) > rotation.last
+
+    def _hold(self, matrix: TunedMatrix) -> float:
+        """Pull until the true overlap is as wanted, in the end by shrinking the whole change."""
+        value = self._overlap(matrix)
+        for attempt in range(TRIES + SHRINKS):
+            if not 1.0 - value > NEARLY * (1.0 - self.overlap):
+                break
+            if attempt < TRIES:
+                self._bound[matrix.name] *= 0.5
+                self._pull(matrix)
+            else:
+                matrix.set_change(SHRINK * matrix.change())
+                self.projections += 1
+            value = self._overlap(matrix)
+        return value
 
     @torch.no_grad()
     def check(self, run: Run) -> Iterable[Reading]:
@@ -131,13 +176,7 @@ class Subspaces(Watcher):
         count = len(able) if self.layers is None else min(self.layers, len(able))
         for place in range(self._next, self._next + count):
             matrix = able[place % len(able)]
-            value = self._overlap(matrix)
-            for _ in range(TRIES if self.mode == "project" else 0):
-                if not value < 0.5 * (1.0 + self.overlap):
-                    break
-                self._bound[matrix.name] *= 0.5
-                self._pull(matrix)
-                value = self._overlap(matrix)
+            value = (self._hold if self.mode == "project" else self._overlap)(matrix)
             yield Reading(
                 layer=matrix.name, kind="overlap", before=1.0, value=value, limit=self.overlap,
                 words=f"overlap of its {self._start[matrix.name].k} leading directions with those "
@@ -163,12 +202,14 @@ class Subspaces(Watcher):
             "projections": self.projections,
             "bound": dict(self._bound),
             "warm": {name: x.clone() for name, x in self._warm.items()},
+            "largest": {name: x.clone() for name, x in self._largest.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self._next, self.projections = state["next"], state["projections"]
         self._bound, self._warm = dict(state["bound"]), dict(state["warm"])
+        self._largest = dict(state["largest"])
 
 
 def _triplets(

@@ -3,10 +3,10 @@
     PYTHONPATH=src:. python benchmarks/bench_guards.py > benchmarks/results/guards_....md
     PYTHONPATH=src:. python benchmarks/bench_guards.py --only cost,hot
 
-A random 1 % of every matrix trains (MiniLM: of the encoder) in a plain loop on real tasks: the Llama
-of 260k parameters on Shakespeare, ResNet20 on photographs of hand signs with a fresh head, MiniLM
-on SST-2 with a fresh head. "Good" learning rates are the better ones of a short sweep that full
-runs do not get worse with: 1e-2, 1.5e-2, 1e-2.
+A random 1 % of every matrix trains (MiniLM: of the encoder) in a plain loop on real tasks: the
+Llama of 260k parameters on Shakespeare, ResNet20 on photographs of hand signs with a fresh head,
+MiniLM on SST-2 with a fresh head. "Good" learning rates: 1e-2, 1.5e-2, 1e-2, from a sweep of three
+(60, 60 and 30 steps); two to three times these gave a lower evaluation loss yet on the first two.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def cost() -> None:
     done = run("minilm", GOOD["minilm"], steps=10, guards=["auto", "subspaces"])
     watch = done.tuner._watch
     cpu = time.process_time
-    per_step, begin = watch.account.by_guard["health"] / 10, cpu()
+    begin = cpu()
     task = done.task
     inputs, labels = next(task.batches(16, 9))
     for _ in range(4):
@@ -74,12 +74,13 @@ def cost() -> None:
     say("| guard | every | CPU ms a check | share of a step |")
     say("|---|---|---|---|")
     total = 0.0
+    never = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     for guard in watch.guards:
         begin = cpu()
         for _ in range(4):
-            if guard.name != "health":
-                assert list(guard.check(watch.run))
-        check = (cpu() - begin) / 4 if guard.name != "health" else per_step
+            list(guard.before_step(watch.run, never))
+            assert list(guard.check(watch.run))
+        check = (cpu() - begin) / 4
         share = check / guard.every / step
         total += share if guard.name != "subspaces" else 0.0
         say(f"| {guard.name} | {guard.every} | {1e3 * check:.1f} | {100 * share:.3f} % |")
@@ -88,8 +89,8 @@ def cost() -> None:
     told = done.tuner.certificate()
     say(
         f"\nForward and backward: {1e3 * step:.0f} ms CPU. **The default set takes "
-        f"{100 * total:.2f} % of a step**; before the run {start:.1f} s (all five), for the check of "
-        f"all {told.untouched:,} unselected bits {cpu() - begin:.2f} s. (`health`: wall time.)\n"
+        f"{100 * total:.2f} % of a step**; before the run {start:.1f} s (all five), for the check "
+        f"of all {told.untouched:,} unselected bits {cpu() - begin:.2f} s.\n"
     )
 
 
@@ -135,8 +136,9 @@ def planted() -> None:
 def hot() -> None:
     """Thirty times the good rate, with and without guards; no loss is reported to them."""
     say("## Thirty times the good learning rate; the loop tells the guards no loss\n")
-    say("| run | without guards: evaluation loss, worst / start (step of doubling) | first action "
-        "| with guards: worst / start | end / start without and with | rate slowed to |")  # fmt: skip
+    say("| run | without guards: worst evaluation loss / start (step of doubling) "
+        "| first action | with guards: worst / start | end / start without and with "
+        "| rate slowed to |")  # fmt: skip
     say("|---|---|---|---|---|---|")
     adam = torch.optim.AdamW
     cases: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
@@ -244,7 +246,7 @@ def kinds(name: str, done: Outcome, guard: Subspaces) -> None:
     start, end = list(done.evaluations.values())
     ways: dict[str, Callable[[Any, Rotation], None]] = {
         "shrink the whole change": shrink,
-        "take its protected part away where entries are chosen, 20 times": take_away,
+        "take its protected part away at the chosen places, a quarter at a time": take_away,
         "least squares to first order (the guard's)": least_squares,
     }
     for label, way in ways.items():
@@ -296,25 +298,24 @@ def take_away(x: Any, rotation: Rotation) -> None:
     """d -= entries of P D + D Q - P D Q at the chosen places, again and again."""
     k = rotation.k
     u, v = rotation.u[:, :k], rotation.v[:, :k]
-    for _ in range(20):
+    for _ in range(200):
         change = Change(x)
         right, left = change.times(v), change.turned(u)
         inner = u.T @ right
         part = ((u @ left.T) + (right @ v.T) - u @ inner @ v.T)[change.rows, change.columns]
-        x.set_change(change.values - part)
+        x.set_change(change.values - 0.25 * part)
         if true_overlap(x, rotation) >= 0.99:
             return
     shrink(x, rotation)
 
 
 def least_squares(x: Any, rotation: Rotation) -> None:
-    """The guard's: nearest change of a bounded turn, the bound halved until it does it."""
-    bound = 0.01
-    for _ in range(8):
-        x.set_change(rotation.pulled(Change(x), 0.8 * bound))
+    """The guard's: nearest change of a bounded turn; the largest bound of a series that does it."""
+    free = Change(x)
+    for bound in 0.04 * 0.8 ** np.arange(24):
+        x.set_change(rotation.pulled(free, float(bound)))
         if true_overlap(x, rotation) >= 0.99:
             return
-        bound *= 0.5
     shrink(x, rotation)
 
 

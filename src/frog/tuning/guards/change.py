@@ -30,7 +30,7 @@ STEPS = 4
 
 START_STEPS = 10
 
-FEW_DIRECTIONS = 0.6
+FEW_DIRECTIONS = 0.4
 """Share of random signs in the chosen places beyond which no change of them has many directions."""
 
 SMALL = 4 * INTRUDER_TOP
@@ -47,7 +47,7 @@ class ShapeOfChange(Watcher):
     At equal quality forgetting followed the spectral share in the pilot. ``null`` is that of
     random signs in the same places: a few columns have a large share by themselves. The limit is
     ``times`` the null, or ``share`` of the way from it to 1 (a change of one direction) where that
-    is less; places whose null is beyond 0.6 are not judged. It counts once the change is at least
+    is less; places whose null is beyond 0.4 are not judged. It counts once the change is at least
     ``material`` of ||W||_F: the first steps of any run go one way.
 
     Intruders: of the 10 leading left directions of the new matrix, those whose largest |cosine|

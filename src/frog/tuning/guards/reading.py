@@ -48,8 +48,8 @@ class Reading:
 def used_of(before: float, value: float, limit: float) -> float:
     """(value - before) / (limit - before); infinite for NaN, and beyond a limit without way.
 
-    >>> used_of(1.0, 0.995, 0.99), used_of(0.0, math.nan, 1.0), used_of(0.0, 2.0, 0.0)
-    (0.5000000000000004, inf, inf)
+    >>> used_of(1.0, 0.75, 0.5), used_of(0.0, math.nan, 1.0), used_of(0.0, 2.0, 0.0)
+    (0.5, inf, inf)
     """
     if math.isnan(value):
         return math.inf

@@ -200,3 +200,11 @@ def test_links_lead_to_files_that_exist() -> None:
             assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
         for named in re.findall(r"benchmarks/results/[\w.-]+\.md", text):
             assert (ROOT / named).exists(), f"{page}: {named}"
+
+
+def test_guards_are_all_described() -> None:
+    from frog.tuning.guards import GUARDS
+
+    text = (ROOT / "docs/guards.md").read_text()
+    listed = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
+    assert sorted(listed) == sorted(GUARDS)

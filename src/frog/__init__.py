@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from frog.errors import FrogError, ModelError, ReportError, UsageError
     from frog.tuning import Tuner, collect_gradients
     from frog.types import (
+        Alarm,
         Budget,
         Catalogue,
+        Certificate,
         Comparison,
         Farms,
         GateResult,
@@ -48,8 +50,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "Alarm": "frog.types",
     "Budget": "frog.types",
     "Catalogue": "frog.types",
+    "Certificate": "frog.types",
     "Choice": "frog.api",
     "Comparison": "frog.types",
     "Farms": "frog.types",
@@ -92,8 +96,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "Alarm",
     "Budget",
     "Catalogue",
+    "Certificate",
     "Choice",
     "Comparison",
     "Farms",

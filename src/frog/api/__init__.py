@@ -9,6 +9,7 @@ from frog.api.flowing import Flow, flow
 from frog.api.gating import gate, read_policy
 from frog.api.listing import (
     list_granularities,
+    list_guards,
     list_metrics,
     list_rankings,
     list_rules,
@@ -43,6 +44,7 @@ __all__ = [
     "inspect",
     "layer_rates",
     "list_granularities",
+    "list_guards",
     "list_metrics",
     "list_rankings",
     "list_rules",

@@ -102,3 +102,23 @@ def list_tasks() -> list[dict[str, Any]]:
         }
         for name, task in TASKS.items()
     ]
+
+
+def list_guards() -> list[dict[str, Any]]:
+    """Every guard of a run: name, meaning, action and interval where nothing else is said.
+
+    ``default`` marks those that ``guards="auto"`` means.
+    """
+    from frog.tuning.guards import AUTO, GUARDS
+
+    made = {name: kind() for name, kind in GUARDS.items()}
+    return [
+        {
+            "name": name,
+            "meaning": (guard.__doc__ or "").strip().split("\n")[0],
+            "action": guard.action,
+            "every": guard.every,
+            "default": name in AUTO,
+        }
+        for name, guard in made.items()
+    ]

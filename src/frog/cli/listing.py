@@ -11,7 +11,7 @@ from frog.cli.console import OUT, say
 from frog.cli.options import Format
 from frog.errors import UnknownName
 
-KINDS = ("metrics", "rankings", "scores", "rules", "granularities", "tasks")
+KINDS = ("metrics", "rankings", "scores", "rules", "granularities", "guards", "tasks")
 WIDE = 120
 EVIDENCE = {
     "rankings": "No ranking is shown to hold in general: docs/design-notes/008-ranking-layers.md",
@@ -25,7 +25,7 @@ def list_names(
     format: Format = "auto",
 ) -> None:
     """List metrics, rankings of layers, scores of weights, rules of budgets, granularities,
-    tasks of recipes."""
+    guards, tasks of recipes."""
     from frog import api
 
     if kind not in KINDS:
@@ -36,6 +36,7 @@ def list_names(
         "scores": api.list_scores,
         "rules": api.list_rules,
         "granularities": api.list_granularities,
+        "guards": api.list_guards,
         "tasks": api.list_tasks,
     }[kind]()
     if format == "json":
@@ -49,7 +50,10 @@ def list_names(
     for fact in facts:
         fact["name"] += " (default)" if fact["default"] else ""
     narrow = OUT.width < WIDE and kind != "rankings"
-    _print(facts, [x for x in ("name", "meaning", "source") if x in facts[0]][: 2 if narrow else 3])
+    _print(
+        facts,
+        [x for x in ("name", "meaning", "source", "action") if x in facts[0]][: 2 if narrow else 3],
+    )
     if kind in EVIDENCE:
         say(EVIDENCE[kind])
 

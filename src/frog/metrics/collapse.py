@@ -13,21 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frog.numerics.drift import center_and_spread, robust_z
+from frog.numerics.drift import robust_z
+from frog.numerics.outliers import (
+    CHANGE_LIMIT,
+    FEWEST,
+    SPREAD_FLOOR,
+    Z_LIMIT,
+    groups_of,
+    z_by_group,
+)
 from frog.types import Edge, Finding, LayerReport
 
 OUTLIER = "scale-outlier"
-
-Z_LIMIT = 4.0
-"""Robust z-score beyond which a layer differs from the others."""
-
-SPREAD_FLOOR = 0.05
-"""Smallest spread that a z-score divides by, in decades: others that moved by nothing at all
-would make every change an outlier."""
-
-CHANGE_LIMIT = {"log_norm": 0.6, "log_spectral_norm": 0.6, "log_effective_rank": 0.3}
-"""Smallest change against a reference that counts, in decades: a factor of 2 in the Frobenius norm
-or the largest singular value (both stand squared here), or in the number of directions."""
 
 NEIGHBOUR_LIMIT = {"log_norm": 1.0, "log_effective_rank": 0.5}
 """The same within one model, where healthy layers differ by far more. The largest eigenvalue is
@@ -36,21 +33,11 @@ not asked: in healthy language models a few layers have one that is a hundred ti
 NEIGHBOURS = 6
 """Nearest layers of the same role, in depth, that a layer is held against."""
 
-FEWEST = 5
-"""Layers that a role needs to be judged by itself."""
-
 WORDS = {
     "log_norm": "squared Frobenius norm",
     "log_spectral_norm": "largest eigenvalue",
     "log_effective_rank": "effective rank",
 }
-
-LIKE = {
-    "attention": ("q", "k", "v", "o", "qkv", "kv", "q_up", "q_down", "kv_up", "kv_down", "o_gate"),
-    "feed-forward": ("gate", "up", "down", "gate_up"),
-    "convolution": ("conv", "patch"),
-}
-"""Roles that are pooled when one of them has fewer than :data:`FEWEST` layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +97,13 @@ def against_reference(
     """
     found = _to_or_from_zero(pairs)
     there = [(b, a) for b, a in pairs if not is_zero(b) and not is_zero(a)]
-    groups = _groups([after for _, after in there])
+    groups = groups_of([after.role for _, after in there])
     moved = [(sizes(before), sizes(after)) for before, after in there]
     best: dict[str, Scale] = {}
     for quantity, limit in CHANGE_LIMIT.items():
         changes = np.array([after[quantity] - before[quantity] for before, after in moved])
         z_all = robust_z(changes, SPREAD_FLOOR)
-        z_role = _by_group(changes, groups)
+        z_role = z_by_group(changes, groups)
         for (_, after), change, *z_both in zip(there, changes, z_all, z_role, strict=True):
             z = _farthest(z_both)
             if not math.isnan(change):
@@ -201,37 +188,6 @@ def _to_or_from_zero(pairs: Sequence[tuple[LayerReport, LayerReport]]) -> dict[s
                 flagged=True,
             )
     return found
-
-
-def _by_group(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """z-scores among each group, whose spread is at least that of the whole model.
-
-    The spread of five values by themselves is a poor witness, and where the whole model changes
-    much, nothing collapses *while the others hardly change*.
-    """
-    z = np.full(len(values), np.nan)
-    there = values[np.isfinite(values)]
-    spread = center_and_spread(there)[1] if len(there) else 0.0
-    for group in set(groups):
-        inside = [i for i, name in enumerate(groups) if name == group]
-        alone = len(inside) == len(groups)
-        z[inside] = robust_z(values[inside], SPREAD_FLOOR if alone else max(SPREAD_FLOOR, spread))
-    return z
-
-
-def _groups(layers: Sequence[LayerReport]) -> list[str]:
-    """The group of each layer: its role, else its like, else everything."""
-    roles = [layer.role for layer in layers]
-    family = {role: name for name, like in LIKE.items() for role in like}
-    likes = [family.get(role, "other") for role in roles]
-    groups = []
-    for role, like in zip(roles, likes, strict=True):
-        if roles.count(role) >= FEWEST:
-            groups.append(f"role {role}")
-        else:
-            groups.append(like if likes.count(like) >= FEWEST else "all")
-    # a layer that is alone in "all" is held against all layers by the other z-score
-    return groups
 
 
 def _farthest(values: Iterable[float]) -> float:

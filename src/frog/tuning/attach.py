@@ -13,6 +13,8 @@ from frog.tuning import owner, rates
 from frog.tuning.attached import ROOT, Attached, matching, refuse_second
 from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
+from frog.tuning.guards.guard import Guard
+from frog.tuning.guards.guarded import Guarded
 from frog.tuning.matrix import TunedMatrix
 from frog.tuning.places import call_of, place, refuse_sharded
 from frog.tuning.state import BeforeForward, Followed, Holder
@@ -20,7 +22,7 @@ from frog.tuning.tap import pieces_of
 from frog.types import Plan, Rate, Selection, SparseDelta
 
 
-class Tuner(Attached):
+class Tuner(Attached, Guarded):
     """Trains the selected weights of ``model``, and nothing else, in any loop.
 
         tuner = frog.Tuner(model, selection)
@@ -35,8 +37,9 @@ class Tuner(Attached):
     ``save_pretrained``, which stay those of the plain model. Statistics of BatchNorm layers stay
     as they are unless ``frozen_statistics`` is False.
 
-    ``plan`` gives the learning-rate ratios, if not that of the selection. As a context manager
-    the tuner keeps on a normal exit and reverts on an exception.
+    ``plan`` gives the learning-rate ratios, if not that of the selection. ``guards`` (names,
+    objects, or ``"auto"``) watch the run: ``frog list guards``. As a context manager the tuner
+    keeps on a normal exit and reverts on an exception.
 
     Raises :class:`~frog.errors.UsageError` for a selection of another model, a second tuner, a
     pattern that matches nothing, sharded parameters; :class:`~frog.errors.ModelError` for weights
@@ -61,6 +64,7 @@ class Tuner(Attached):
         plan: Plan | None = None,
         also: Sequence[str] = (),
         frozen_statistics: bool = True,
+        guards: str | Sequence[str | Guard] = (),
     ) -> None:
         refuse_sharded(model)
         refuse_second(model)
@@ -82,6 +86,7 @@ class Tuner(Attached):
         self._written = True
         self._stepped_by_torch = False
         self._attach(frozen_statistics)
+        self._set_guards(guards)
 
     def __repr__(self) -> str:
         state = f"step {self.step}" if self.attached else "left"
@@ -280,6 +285,7 @@ class Tuner(Attached):
         self._owners.append(module)
 
     def _detach(self) -> None:
+        self._dismiss_guards()
         self._followed.remove()
         self._hook.remove()
         for module in self._owners:

@@ -44,8 +44,8 @@ def _selected(
     for name, members in by_tensor.items():
         tensor = listed[name]
         index = [entries(x.disk_view, *x.entries()) for x in members]
-        old = [_bits(x.base()) for x in members]
-        new = [_bits(x.compact.values()[x.slot]) for x in members]
+        old = [bits(x.base()) for x in members]
+        new = [bits(x.compact.values()[x.slot]) for x in members]
         yield Touched(
             tensor=name,
             shape=tensor.shape,
@@ -105,7 +105,7 @@ def _reader(tensor: StoredTensor) -> Callable[[], np.ndarray]:
     return lambda: bits_of(tensor)
 
 
-def _bits(values: Tensor) -> np.ndarray:
+def bits(values: Tensor) -> np.ndarray:
     """Bit patterns of a flat tensor, unsigned."""
     import torch
 

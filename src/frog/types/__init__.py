@@ -12,6 +12,7 @@
     selections    which weights are trained
     gradients     what a few batches say of the weights
     rates         the learning rate of a run, and what it was made from
+    certificates  what guards saw and did while a model was tuned
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -20,6 +21,7 @@ Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inp
 Records are values: they can be printed, compared, saved and edited, and know no model.
 """
 
+from frog.types.certificates import RESPONSES, Alarm, Certificate, Worst
 from frog.types.comparisons import (
     Breach,
     Comparison,
@@ -67,14 +69,17 @@ __all__ = [
     "KINDS",
     "NAN",
     "POLICIES",
+    "RESPONSES",
     "SEVERITIES",
     "Action",
+    "Alarm",
     "Allotment",
     "Amount",
     "Bound",
     "Breach",
     "Budget",
     "Catalogue",
+    "Certificate",
     "Chosen",
     "Comparison",
     "DepthProfile",
@@ -120,4 +125,5 @@ __all__ = [
     "WeightMatrix",
     "Wiring",
     "Workload",
+    "Worst",
 ]

@@ -14,10 +14,11 @@ from frog.tuning import owner
 from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
 from frog.tuning.matrix import TunedMatrix
+from frog.tuning.noise import attach_noise
 from frog.tuning.places import call_of, place, refuse_sharded
 from frog.tuning.state import BeforeForward, Followed, Holder
 from frog.tuning.tap import pieces_of
-from frog.types import Plan, Selection, SparseDelta
+from frog.types import Noise, Plan, Selection, SparseDelta
 
 ROOT = "_frog_tuner"
 """Where the model keeps its tuner: who drops the name ``tuner`` still trains."""
@@ -38,7 +39,8 @@ class Tuner:
     ``save_pretrained``, which stay those of the plain model. Statistics of BatchNorm layers stay
     as they are unless ``frozen_statistics`` is False.
 
-    ``plan`` gives the learning-rate ratios, if not that of the selection. As a context manager
+    ``plan`` gives the learning-rate ratios, if not that of the selection; ``noise`` acts on the
+    weights of tuned matrices that are not selected (``tuner.noise``). As a context manager
     the tuner keeps on a normal exit and reverts on an exception.
 
     Raises :class:`~frog.errors.UsageError` for a selection of another model, a second tuner, a
@@ -64,6 +66,7 @@ class Tuner:
         plan: Plan | None = None,
         also: Sequence[str] = (),
         frozen_statistics: bool = True,
+        noise: Noise | None = None,
     ) -> None:
         refuse_sharded(model)
         if any(_holder(module) is not None for module in model.modules()):
@@ -85,6 +88,7 @@ class Tuner:
         self._written = True
         self._stepped_by_torch = False
         self._attach(frozen_statistics)
+        self.noise = attach_noise(self, noise, self._owners)
 
     def __repr__(self) -> str:
         state = f"step {self.step}" if self.attached else "left"
@@ -116,6 +120,11 @@ class Tuner:
     def on_step(self, action: Callable[[torch.optim.Optimizer], None]) -> None:
         """Call ``action(optimizer)`` after every step, when the weights are written."""
         self._after.append(action)
+
+    def plan_steps(self, total: int) -> None:
+        """Tell what follows a schedule (noise) how many optimizer steps the run has."""
+        if self.noise is not None:
+            self.noise.plan(total)
 
     def write(self) -> None:
         """Put every change into its dense weight: after a change by anything but an optimizer."""

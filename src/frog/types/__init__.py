@@ -9,6 +9,7 @@
     policies      the rules of a gate
     plans         how much of a model may be trained, and its split over the matrices
     selections    which weights are trained
+    noise         noise on those that are not
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -36,6 +37,7 @@ from frog.types.matrices import (
     SkippedTensor,
     WeightMatrix,
 )
+from frog.types.noise import Noise
 from frog.types.plans import Allotment, Budget, Plan
 from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit, Policy
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
@@ -72,6 +74,7 @@ __all__ = [
     "Loader",
     "MatrixView",
     "ModelReport",
+    "Noise",
     "NullLook",
     "Origin",
     "Overlap",

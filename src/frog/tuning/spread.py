@@ -1,0 +1,172 @@
+"""Standard deviations of the noise on one matrix, s_ij = a_i b_j off the chosen entries, 0 on them.
+
+They are never written down: two vectors, and for elements and blocks the places of the chosen
+units in compressed rows. Chosen rows and columns are zeros in the vectors.
+
+For an input x (t, n) the noise of output i has variance a_i^2 q_ti, where the energy
+q_ti = sum_j b_j^2 x_tj^2 runs over the entries of row i that are not chosen: the sum over all of
+them less that over the chosen (in float64: outlying inputs would drown the rest), or, where more
+than half of the matrix is chosen, the sum over the others itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frog.numerics.units import grid_of
+from frog.tuning.matrix import TunedMatrix
+
+
+@dataclass(slots=True)
+class Units:
+    """Some units (d, e) of the grid of an (m, n) matrix: single entries or blocks of ``size``.
+
+    ``down`` (d + 1,) and ``across`` (k,) are its compressed rows, int64; ``free`` says that the
+    units listed are those with noise, not the chosen ones. ``rows`` and ``columns`` hold the same
+    units as sparse matrices of ones, (d, e) in float64 and (e, d) in float32.
+    """
+
+    size: tuple[int, int]
+    free: bool
+    down: Tensor
+    across: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def to(self, device: torch.device) -> Units:
+        """The same on another device."""
+        held = (self.down, self.across, self.rows, self.columns)
+        return Units(self.size, self.free, *(x.to(device) for x in held))
+
+
+@dataclass(slots=True)
+class Spread:
+    """``a`` (m,) and ``b`` (n,), float32, and the units of elements or blocks.
+
+    ``a`` holds the RMS of the matrix: s_ij is nu_t times ``a_i b_j``.
+    """
+
+    a: Tensor
+    b: Tensor
+    units: Units | None = None
+
+    def to(self, device: torch.device) -> Spread:
+        """Itself, or the same on another device."""
+        if self.a.device == device:
+            return self
+        units = None if self.units is None else self.units.to(device)
+        return Spread(self.a.to(device), self.b.to(device), units)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """q (t, m) for x (t, n), or (t, 1) where it is the same for all outputs; in x's dtype."""
+        squares = (x * self.b).square_()
+        units = self.units
+        if units is None:
+            return squares.sum(1, keepdim=True)
+        cells = _sums(squares.double(), units.size[1])  # (t, e)
+        listed = (units.rows @ cells.T).T  # (t, d)
+        q = listed if units.free else cells.sum(1, keepdim=True).sub(listed).clamp_(min=0)
+        return _repeat(q.to(x.dtype), units.size[0], len(self.a))
+
+    def energy_gradient(self, x: Tensor, dq: Tensor) -> Tensor:
+        """Half the gradient with respect to x (t, n), from that of q: dq (t, m)."""
+        squares, units = self.b.square(), self.units
+        if units is None:
+            return x * squares * dq.sum(1, keepdim=True)
+        cells = _sums(dq, units.size[0])  # (t, d)
+        listed = (units.columns.to(cells.dtype) @ cells.T).T  # (t, e)
+        each = listed if units.free else cells.sum(1, keepdim=True) - listed
+        return x * squares * _repeat(each, units.size[1], len(self.b))
+
+    def allowed(self, rows: Tensor) -> Tensor | None:
+        """Which entries of these rows are not chosen, bool (len(rows), n); None for all."""
+        units = self.units
+        if units is None:
+            return None
+        grid = rows // units.size[0]
+        first, count = units.down[grid], units.down[grid + 1] - units.down[grid]
+        line = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
+        place = torch.arange(len(line), device=rows.device)
+        place += torch.repeat_interleave(first - count.cumsum(0) + count, count)
+        made = rows.new_full((len(rows), units.columns.shape[0]), not units.free, dtype=torch.bool)
+        made[line, units.across[place]] = units.free
+        return _repeat(made, units.size[1], len(self.b))
+
+
+def spread_of(matrix: TunedMatrix, guide: tuple[np.ndarray, np.ndarray], rms: float) -> Spread:
+    """The spread of noise on the entries of ``matrix`` that are not chosen."""
+    a, b = (np.array(x, dtype=np.float32) for x in guide)
+    a *= np.float32(rms)
+    device = matrix.compact.weight.device
+    units = None
+    if matrix.granularity == "row":
+        a[matrix.index] = 0
+    elif matrix.granularity == "column":
+        b[matrix.index] = 0
+    else:
+        size = matrix.block_size if matrix.granularity == "block" else (1, 1)
+        units, full = _units(matrix, size, device)
+        a[np.repeat(full, size[0])[: len(a)]] = 0  # exactly, not up to rounding
+    return Spread(torch.from_numpy(a).to(device), torch.from_numpy(b).to(device), units)
+
+
+def _units(
+    matrix: TunedMatrix, size: tuple[int, int], device: torch.device
+) -> tuple[Units | None, np.ndarray]:
+    """The chosen units, or the others where those are fewer; and which grid rows are all chosen."""
+    down, across = grid_of(matrix.shape, size)
+    chosen = np.asarray(matrix.index, dtype=np.int64)
+    full = np.bincount(chosen // across, minlength=down) == across
+    free = 2 * len(chosen) > down * across
+    if free:
+        others = np.ones(down * across, dtype=bool)
+        others[chosen] = False
+        chosen = np.flatnonzero(others)
+    rows, columns = np.divmod(np.sort(chosen), across)
+    starts = np.concatenate([[0], np.bincount(rows, minlength=down).cumsum()])
+    turned = np.argsort(columns, kind="stable")
+    turned_starts = np.concatenate([[0], np.bincount(columns, minlength=across).cumsum()])
+    made = Units(
+        size,
+        free,
+        torch.from_numpy(starts),
+        torch.from_numpy(columns),
+        _ones(starts, columns, (down, across), torch.float64),
+        _ones(turned_starts, rows[turned], (across, down), torch.float32),
+    )
+    return made.to(device), full
+
+
+def _ones(
+    starts: np.ndarray, places: np.ndarray, shape: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    with warnings.catch_warnings():
+        # torch calls compressed rows beta, once in a process
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(starts.astype(np.int32)),
+            torch.from_numpy(places.astype(np.int32)),
+            torch.ones(len(places), dtype=dtype),
+            size=shape,
+            check_invariants=False,
+        )
+
+
+def _sums(x: Tensor, width: int) -> Tensor:
+    """Sums over runs of ``width`` columns, the last may be shorter: (t, n) -> (t, ceil(n / w))."""
+    if width == 1:
+        return x
+    missing = -x.shape[1] % width
+    padded: Any = torch.nn.functional.pad(x, (0, missing)) if missing else x
+    return padded.view(len(x), -1, width).sum(2)
+
+
+def _repeat(x: Tensor, width: int, length: int) -> Tensor:
+    """Each column ``width`` times, cut to ``length`` columns."""
+    return x if width == 1 else x.repeat_interleave(width, 1)[:, :length]

@@ -26,8 +26,8 @@ class Pair(nn.Module):
         from transformers.pytorch_utils import Conv1D
 
         self.attn = nn.Module()
-        self.attn.c_attn = Conv1D(12, 6)
-        self.attn.c_proj = Conv1D(6, 4)
+        self.attn.c_attn = Conv1D(18, 6)
+        self.attn.c_proj = Conv1D(6, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attn.c_attn(x)
@@ -56,7 +56,7 @@ def case(kind: str) -> Case:
         x = torch.randn(2, 3, 6, generator=draw)
         return Case(model, "0", x, lambda x, w: x @ w.T)
     if kind == "conv1d":
-        x = torch.randn(2, 2, 6, generator=draw)
+        x = torch.randn(1, 2, 6, generator=draw)
         return Case(Pair(), "attn.c_attn", x, lambda x, w: x @ w)
     if kind == "embedding":
         model = nn.Sequential(nn.Embedding(7, 6))

@@ -29,7 +29,7 @@ pytest.importorskip("transformers")
 
 GRANULARITIES = ("element", "row", "column", "block")
 DRAWS = ("token", "sequence")
-COUNT = 3000
+COUNT = 2000
 
 
 # --------------------------------------------------------------------------- distribution
@@ -37,7 +37,13 @@ COUNT = 3000
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(x, marks=[] if x in ("linear", "embedding") else pytest.mark.slow)
+        for x in KINDS
+    ],
+)
 def test_mean_variance_and_covariance_are_those_of_noise_in_the_weight(
     kind: str, granularity: str, draw: str
 ) -> None:
@@ -127,14 +133,14 @@ def test_draws_of_two_sequences_differ_and_tokens_of_one_do_not() -> None:
 def test_fused_matrices_have_their_own_strength_and_the_rest_has_none() -> None:
     made = case("conv1d")
     with torch.no_grad():
-        made.model.attn.c_attn.weight[:, 4:8] *= 100  # pyright: ignore
+        made.model.attn.c_attn.weight[:, 6:12] *= 100  # pyright: ignore
     names = [x.name for x in frog.inspect(made.model).matrices]
     assert sum("c_attn" in x for x in names) == 3, names
     selection = choose(made.model, 0.2, include=r"c_attn.*\[(q|k)\]")
     Tuner(made.model, selection, noise=frog.Noise.guided(NU, schedule="constant"))
-    size = drawn(made, 300).view(300, -1, 12).square().mean((0, 1)).sqrt()
-    assert (size[8:] == 0).all() and (size[:8] > 0).all()
-    assert 30 < size[4:8].mean() / size[:4].mean() < 300
+    size = drawn(made, 300).view(300, -1, 18).square().mean((0, 1)).sqrt()
+    assert (size[12:] == 0).all() and (size[:12] > 0).all()
+    assert 30 < size[6:12].mean() / size[:6].mean() < 300
 
 
 # ------------------------------------------------------------------------------- gradients
@@ -164,7 +170,7 @@ def test_the_gradient_is_that_of_noise_in_the_weight_on_average(draw: str) -> No
     layer.train()
     x = made.x.clone().requires_grad_()
     seen = []
-    for _ in range(4000):
+    for _ in range(2000):
         seen.append(torch.autograd.grad(layer(x).square().sum(), x)[0].double())
     wide = made.x.double()
     exact = 2 * (wide @ weight.T + bias) @ weight + 2 * wide * s.square().sum(0)
@@ -333,7 +339,7 @@ def test_weights_outside_the_selection_keep_their_bits(
     noise = frog.Noise.guided(0.1, draw=draw, steps=8)
     tuner = Tuner(model, choose(model), noise=noise)
     mask = masks(tuner)
-    seen = losses(model, tuner, batches(6), autocast=autocast)
+    seen = losses(model, tuner, batches(1) * 8, autocast=autocast)
     assert np.isfinite(seen).all() and seen[-1] < seen[0]
     assert moved_only_inside(before, model, mask)
     assert list(model.state_dict()) == names
@@ -381,7 +387,8 @@ class Mixed(nn.Module):
         nn.init.zeros_(self.empty.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.empty(self.twisted(self.plain(x)))
+        x = self.twisted(self.plain(x))
+        x = x + self.empty(x)
         return self.attention(x, x, x)[0]
 
 

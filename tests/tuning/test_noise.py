@@ -277,7 +277,7 @@ def test_settings_out_of_range_are_refused(knobs: dict, error: type, said: str) 
 
 def test_what_is_no_noise_is_refused_and_leaves_the_model() -> None:
     model = nn.Sequential(nn.Linear(6, 5))
-    with pytest.raises(UsageError, match="frog.Noise"):
+    with pytest.raises(UsageError, match=r"frog\.Noise"):
         Tuner(model, choose(model), noise=0.1)  # pyright: ignore
     assert [x.requires_grad for x in model.parameters()] == [True, True]
     Tuner(model, choose(model)).revert()

@@ -199,16 +199,15 @@ def test_a_repeated_call_that_fits_no_single_one_is_refused() -> None:
     model = Deep("plain")
     Tuner(model, choose(model, 0.3), noise=frog.Noise.guided(**LOUD))
     model.train()
-    code = compile("def unpack_hook(frame, call):\n    return call()", torch.utils.checkpoint.__file__,
-                   "exec")  # fmt: skip
+    words = "def unpack_hook(frame, call):\n    return call()"
     space: dict = {}
-    exec(code, space)
+    exec(compile(words, torch.utils.checkpoint.__file__, "exec"), space)
     segment = type("Segment", (), {})()
     x = torch.ones(2, 8)
     first = model.b(x)
     assert torch.equal(space["unpack_hook"](segment, lambda: model.b(x)), first)  # one: this one
     model.b(x)
-    with pytest.raises(UsageError, match="b is recomputed .* does not show which"):
+    with pytest.raises(UsageError, match=r"b is recomputed .* does not show which"):
         space["unpack_hook"](segment, lambda: model.b(x))
 
 
@@ -301,7 +300,7 @@ def test_resuming_with_other_noise_is_refused_and_nothing_changes() -> None:
     for knobs in ({"seed": 1}, {"draw": "sequence"}, {"guide": "even"}):
         other, tuner, fresh = start(schedule="constant", **knobs)
         before = bits(other)
-        with pytest.raises(UsageError, match="had other noise.*nothing was changed"):
+        with pytest.raises(UsageError, match=r"had other noise.*nothing was changed"):
             fresh.load_state_dict(copy.deepcopy(saved))
         assert tuner.step == 0
         assert all(torch.equal(before[k], v) for k, v in bits(other).items())
@@ -343,6 +342,7 @@ def test_under_trainer_with_everything_at_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # too
 def test_compiled_models_have_the_same_noise(draw: str) -> None:
     losses = []
     for compiled in (False, True):

@@ -78,7 +78,9 @@ class AddNoise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         """The gradient of y as it is, and that of x through the noise."""
         dy, dx = gradients[0], None
         if ctx.needs_input_grad[1]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo  # the public one loads the compiler at once
 from torch.nn import functional as F
 
 from frog.errors import UsageError
@@ -155,7 +156,7 @@ def _output(module: nn.Module, owner: Owner, x: Tensor, y: Tensor) -> Tensor:
     return owner.output(x, y)
 
 
-@torch._disable_dynamo
+@_disable_dynamo
 def _uncompiled(output: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """A call that a compiled graph leaves for: it depends on counters, not on tensors alone."""
     return output(x, y)

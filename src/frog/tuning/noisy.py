@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from frog.tuning.spread import Spread
 
+TOKENS = 64
 SLAB = 1 << 19
 """Entries of a weight's noise that exist at a time: 2 MB of float32."""
 
@@ -44,8 +45,8 @@ class Numbers:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32 or float64."""
-        made = torch.empty(shape, dtype=torch.float32, device=self.like.device)
-        return made.normal_(generator=self.generator).to(self.like.dtype)
+        made = torch.empty(shape, dtype=self.like.dtype, device=self.like.device)
+        return made.normal_(generator=self.generator)
 
     def signs(self, *shape: int) -> Tensor:
         """1 or -1, equally likely."""
@@ -173,21 +174,33 @@ def _some(x: Tensor, index: Tensor | None) -> Tensor:
 
 
 def _token(x: Tensor, spread: Spread, numbers: Numbers) -> Tensor:
-    made = numbers.normal(*x.shape[:2], len(spread.a))
-    q = spread.energy(x.flatten(0, 1)).sqrt_()
-    return made.mul_(q.view(*x.shape[:2], -1)).mul_(spread.a)
+    flat, m = x.flatten(0, 1), len(spread.a)
+    made = flat.new_empty(len(flat), m)
+    for some, part in zip(_chunks(flat), _chunks(made), strict=True):
+        torch.mul(numbers.normal(len(some), m), spread.energy(some).sqrt_(), out=part)
+        part.mul_(spread.a)
+    return made.view(*x.shape[:2], m)
 
 
 def _token_gradient(x: Tensor, dy: Tensor, spread: Spread, numbers: Numbers) -> Tensor:
     """noise = a sqrt(q) z, so that d noise / d q = a z / (2 sqrt(q)); 0 where q is 0."""
-    dq = numbers.normal(*dy.shape).mul_(dy).mul_(spread.a).flatten(0, 1)
     flat = x.flatten(0, 1)
-    dq = dq * _inverse_root(spread.energy(flat))
-    return spread.energy_gradient(flat, dq).view(x.shape)
+    made = torch.empty_like(flat)
+    parts = (_chunks(v) for v in (flat, dy.flatten(0, 1), made))
+    for some, given, part in zip(*parts, strict=True):
+        dq = numbers.normal(*given.shape).mul_(given).mul_(spread.a)
+        dq.mul_(_inverse_root(spread.energy(some)))
+        part.copy_(spread.energy_gradient(some, dq))
+    return made.view(x.shape)
+
+
+def _chunks(x: Tensor) -> tuple[Tensor, ...]:
+    """Some tokens at a time on a CPU, so that what is made of them stays in its cache."""
+    return x.split(TOKENS) if x.device.type == "cpu" else (x,)
 
 
 def _inverse_root(q: Tensor) -> Tensor:
-    return torch.where(q > 0, q.rsqrt(), 0.0)
+    return q.rsqrt().nan_to_num_(float("nan"), posinf=0.0)
 
 
 def _sequence(x: Tensor, spread: Spread, numbers: Numbers) -> Tensor:

@@ -152,12 +152,14 @@ def _output(module: nn.Module, owner: Owner, x: Tensor, y: Tensor) -> Tensor:
         return y
     # Whether gradients are wanted it finds out itself: a checkpoint's first pass has them off.
     if torch.compiler.is_compiling():
-        return _uncompiled(owner.output, x, y)
+        return _noise_outside_the_graph(owner.output, x, y)
     return owner.output(x, y)
 
 
 @_disable_dynamo
-def _uncompiled(output: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+def _noise_outside_the_graph(
+    output: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
+) -> Tensor:
     """A call that a compiled graph leaves for: it depends on counters, not on tensors alone."""
     return output(x, y)
 

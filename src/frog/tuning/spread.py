@@ -5,8 +5,8 @@ units in compressed rows. Chosen rows and columns are zeros in the vectors.
 
 For an input x (t, n) the noise of output i has variance a_i^2 q_ti, where the energy
 q_ti = sum_j b_j^2 x_tj^2 runs over the entries of row i that are not chosen: the sum over all of
-them less that over the chosen (in float64: outlying inputs would drown the rest), or, where more
-than half of the matrix is chosen, the sum over the others itself.
+them less that over the chosen (in float64 where outlying inputs would drown the rest), or, where
+more than half of the matrix is chosen, the sum over the others itself.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from torch import Tensor
 from frog.numerics.units import grid_of
 from frog.tuning.matrix import TunedMatrix
 
+MOST = 0.9
+"""Share of the energy on chosen entries beyond which the rest is taken in float64."""
+
 
 @dataclass(slots=True)
 class Units:
     """Some units (d, e) of the grid of an (m, n) matrix: single entries or blocks of ``size``.
 
     ``down`` (d + 1,) and ``across`` (k,) are its compressed rows, int64; ``free`` says that the
-    units listed are those with noise, not the chosen ones. ``rows`` and ``columns`` hold the same
-    units as sparse matrices of ones, (d, e) in float64 and (e, d) in float32.
+    units listed are those with noise, not the chosen ones. ``rows`` (d, e) and ``columns`` (e, d)
+    hold the same units as sparse matrices of ones, float32.
     """
 
     size: tuple[int, int]
@@ -69,20 +72,28 @@ class Spread:
         units = self.units
         if units is None:
             return squares.sum(1, keepdim=True)
-        cells = _sums(squares.double(), units.size[1])  # (t, e)
-        listed = (units.rows @ cells.T).T  # (t, d)
-        q = listed if units.free else cells.sum(1, keepdim=True).sub(listed).clamp_(min=0)
-        return _repeat(q.to(x.dtype), units.size[0], len(self.a))
+        cells = _sums(squares, units.size[1]).T.contiguous()  # (e, t)
+        if not units.free and cells.device.type != "cpu":
+            cells = cells.double()  # looking first would wait for the device
+        q = units.rows.to(cells.dtype) @ cells  # (d, t)
+        if not units.free:
+            whole = cells.sum(0)
+            if cells.dtype == torch.float32 and bool((q > MOST * whole).any()):
+                cells = cells.double()
+                q, whole = units.rows.double() @ cells, cells.sum(0)
+            q = torch.sub(whole, q, out=q).clamp_(min=0)
+        return _repeat(q.T.to(x.dtype).contiguous(), units.size[0], len(self.a))
 
     def energy_gradient(self, x: Tensor, dq: Tensor) -> Tensor:
         """Half the gradient with respect to x (t, n), from that of q: dq (t, m)."""
         squares, units = self.b.square(), self.units
         if units is None:
             return x * squares * dq.sum(1, keepdim=True)
-        cells = _sums(dq, units.size[0])  # (t, d)
-        listed = (units.columns.to(cells.dtype) @ cells.T).T  # (t, e)
-        each = listed if units.free else cells.sum(1, keepdim=True) - listed
-        return x * squares * _repeat(each, units.size[1], len(self.b))
+        cells = _sums(dq, units.size[0]).T.contiguous()  # (d, t)
+        each = units.columns.to(cells.dtype) @ cells  # (e, t)
+        if not units.free:
+            each = torch.sub(cells.sum(0), each, out=each)
+        return _repeat(each.T.contiguous(), units.size[1], len(self.b)).mul(x).mul_(squares)
 
     def allowed(self, rows: Tensor) -> Tensor | None:
         """Which entries of these rows are not chosen, bool (len(rows), n); None for all."""
@@ -137,22 +148,20 @@ def _units(
         free,
         torch.from_numpy(starts),
         torch.from_numpy(columns),
-        _ones(starts, columns, (down, across), torch.float64),
-        _ones(turned_starts, rows[turned], (across, down), torch.float32),
+        _ones(starts, columns, (down, across)),
+        _ones(turned_starts, rows[turned], (across, down)),
     )
     return made.to(device), full
 
 
-def _ones(
-    starts: np.ndarray, places: np.ndarray, shape: tuple[int, int], dtype: torch.dtype
-) -> Tensor:
+def _ones(starts: np.ndarray, places: np.ndarray, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
         # torch calls compressed rows beta, once in a process
         warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
         return torch.sparse_csr_tensor(
             torch.from_numpy(starts.astype(np.int32)),
             torch.from_numpy(places.astype(np.int32)),
-            torch.ones(len(places), dtype=dtype),
+            torch.ones(len(places)),
             size=shape,
             check_invariants=False,
         )

@@ -32,6 +32,13 @@ DRAWS = ("token", "sequence")
 COUNT = 2000
 
 
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of the tests in several slabs and chunks, as large ones are."""
+    monkeypatch.setattr("frog.tuning.noisy.SLAB", 14)
+    monkeypatch.setattr("frog.tuning.noisy.TOKENS", 4)
+
+
 # --------------------------------------------------------------------------- distribution
 
 
@@ -44,6 +51,7 @@ COUNT = 2000
         for x in KINDS
     ],
 )
+@pytest.mark.usefixtures("small_pieces")
 def test_mean_variance_and_covariance_are_those_of_noise_in_the_weight(
     kind: str, granularity: str, draw: str
 ) -> None:
@@ -148,9 +156,14 @@ def test_fused_matrices_have_their_own_strength_and_the_rest_has_none() -> None:
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("pieces", ["one", "several"])
 @pytest.mark.parametrize("kind", [x for x in KINDS if x != "embedding"])
-def test_the_gradient_of_the_input_is_exact(kind: str, granularity: str, draw: str) -> None:
+def test_the_gradient_of_the_input_is_exact(
+    kind: str, granularity: str, draw: str, pieces: str, request: pytest.FixtureRequest
+) -> None:
     """Against finite differences of the noise with its random numbers held, in float64."""
+    if pieces == "several":
+        request.getfixturevalue("small_pieces")
     made = case(kind)
     tuner = attach(made, granularity, draw=draw)
     layer = made.model.get_submodule(made.layer).__dict__["_frog"].output.layer
@@ -425,6 +438,36 @@ def test_fused_experts_are_left_out() -> None:
     assert any("experts" in x for x in tuner.noise.left_out)
     assert any("self_attn.q_proj" in x for x in tuner.noise.layers)
     losses(model, tuner, batches(2))
+
+
+def test_tied_layers_both_carry_noise() -> None:
+    model = llama()
+    tuner = Tuner(model, choose(model), noise=frog.Noise.guided(NU, schedule="constant"))
+    assert {"model.embed_tokens", "lm_head"} <= set(tuner.noise.layers)
+    assert len(tuner.noise.layers) == 2 + 7 * 2 and not tuner.noise.left_out
+
+
+def test_one_image_and_one_vector_are_sequences_of_their_own() -> None:
+    for draw in DRAWS:
+        made = case("convolution")
+        attach(made, "element", draw=draw)
+        made.model.train()
+        assert made.model(made.x[0]).shape == made.model(made.x).shape[1:]
+        flat = case("linear")
+        attach(flat, "element", draw=draw)
+        flat.model.train()
+        assert flat.model(flat.x[0, 0]).shape == (5,)
+        assert flat.model(flat.x[:0]).shape == (0, 3, 5)
+
+
+def test_the_page_runs_as_written() -> None:
+    from tests.test_docs import blocks
+
+    (code,) = blocks("docs/noise.md", "python")
+    space: dict = {}
+    exec(compile(code, "docs/noise.md", "exec"), space)
+    tuner = space["tuner"]
+    assert tuner.step == 3 and tuner.noise.layers == ("0", "2")
 
 
 def test_numbers_depend_on_the_key_alone() -> None:

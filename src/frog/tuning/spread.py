@@ -30,22 +30,18 @@ MOST = 0.9
 class Units:
     """Some units (d, e) of the grid of an (m, n) matrix: single entries or blocks of ``size``.
 
-    ``down`` (d + 1,) and ``across`` (k,) are its compressed rows, int64; ``free`` says that the
-    units listed are those with noise, not the chosen ones. ``rows`` (d, e) and ``columns`` (e, d)
-    hold the same units as sparse matrices of ones, float32.
+    ``rows`` (d, e) and ``columns`` (e, d) hold them as sparse matrices of ones, float32, 16 bytes
+    a unit; ``free`` says that the units listed are those with noise, not the chosen ones.
     """
 
     size: tuple[int, int]
     free: bool
-    down: Tensor
-    across: Tensor
     rows: Tensor
     columns: Tensor
 
     def to(self, device: torch.device) -> Units:
         """The same on another device."""
-        held = (self.down, self.across, self.rows, self.columns)
-        return Units(self.size, self.free, *(x.to(device) for x in held))
+        return Units(self.size, self.free, self.rows.to(device), self.columns.to(device))
 
 
 @dataclass(slots=True)
@@ -100,13 +96,13 @@ class Spread:
         units = self.units
         if units is None:
             return None
-        grid = rows // units.size[0]
-        first, count = units.down[grid], units.down[grid + 1] - units.down[grid]
+        grid, starts = rows // units.size[0], units.rows.crow_indices()
+        first, count = starts[grid].long(), (starts[grid + 1] - starts[grid]).long()
         line = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
         place = torch.arange(len(line), device=rows.device)
         place += torch.repeat_interleave(first - count.cumsum(0) + count, count)
         made = rows.new_full((len(rows), units.columns.shape[0]), not units.free, dtype=torch.bool)
-        made[line, units.across[place]] = units.free
+        made[line, units.rows.col_indices()[place].long()] = units.free
         return _repeat(made, units.size[1], len(self.b))
 
 
@@ -146,8 +142,6 @@ def _units(
     made = Units(
         size,
         free,
-        torch.from_numpy(starts),
-        torch.from_numpy(columns),
         _ones(starts, columns, (down, across)),
         _ones(turned_starts, rows[turned], (across, down)),
     )

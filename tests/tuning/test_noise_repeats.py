@@ -194,21 +194,35 @@ def test_checkpointing_of_transformers_changes_no_loss_and_no_weight(how: str, d
     assert all(torch.equal(weights[k], v) for k, v in found.items())
 
 
-def test_a_repeated_call_that_fits_no_single_one_is_refused() -> None:
-    """Hooks of another make that repeat a call without torch's own checkpoint around the first."""
+class Own(torch.autograd.Function):
+    """Recomputation of someone else's make."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module, change: Tensor, seen: list) -> Tensor:
+        ctx.layer, ctx.seen = layer, seen
+        ctx.save_for_backward(x)
+        with torch.enable_grad():
+            seen.append(layer(x).detach())
+        return seen[-1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        with torch.enable_grad():
+            ctx.seen.append(ctx.layer(ctx.saved_tensors[0]).detach())
+        return None, None, torch.zeros_like(ctx.layer.weight_change), None
+
+
+def test_other_recomputation_repeats_the_only_call_and_is_refused_after_several() -> None:
     model = Deep("plain")
     Tuner(model, choose(model, 0.3), noise=frog.Noise.guided(**LOUD))
     model.train()
-    words = "def unpack_hook(frame, call):\n    return call()"
-    space: dict = {}
-    exec(compile(words, torch.utils.checkpoint.__file__, "exec"), space)
-    segment = type("Segment", (), {})()
-    x = torch.ones(2, 8)
-    first = model.b(x)
-    assert torch.equal(space["unpack_hook"](segment, lambda: model.b(x)), first)  # one: this one
-    model.b(x)
+    x, change = torch.ones(2, 8), model.b.weight_change
+    seen: list[Tensor] = []
+    Own.apply(x, model.b, change, seen).sum().backward()
+    assert torch.equal(*seen)
     with pytest.raises(UsageError, match=r"b is recomputed .* does not show which"):
-        space["unpack_hook"](segment, lambda: model.b(x))
+        Own.apply(x, model.b, change, seen).sum().backward()
+    assert not torch.equal(seen[0], seen[2])
 
 
 # ------------------------------------------------------------------------- every call its own

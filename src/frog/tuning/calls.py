@@ -8,7 +8,9 @@ calls are found there: two passes on the way at once, layers used twice, nested 
 second backward pass cannot be mistaken for one another.
 
 ``torch.utils.checkpoint`` tells nobody that it records or repeats. Its functions on the stack do:
-each has the segment among its local names, in both its variants (checked for torch 2.6 to 2.13).
+each has the segment among its local names, in both its variants. (Run with torch 2.13; sources as
+old as 2.2 have the same names.) Under other makers of checkpoints a layer that was called once in
+the step is known again, and any other is refused.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ class Calls:
         Raises :class:`~frog.errors.UsageError` for a recomputed call that fits no single one.
         """
         recording, repeated = _segments()
-        if repeated is not None:
-            call = self._again(layer, repeated)
+        if repeated is not None or torch._C._current_graph_task_id() != -1:
+            call = self._again(layer, repeated)  # within a backward pass
         elif torch.is_grad_enabled() or any(_wants_gradient(x) for x in recording):
             call = self._next(layer, step)
         else:
@@ -71,7 +73,7 @@ class Calls:
 
     def _again(self, layer: str, segment: Any) -> Call | None:
         """The call that is repeated: the next one of this layer in its segment."""
-        notes = _notes(segment)
+        notes = {} if segment is None else _notes(segment)
         if (self, layer) in notes:
             run = torch._C._current_graph_task_id()  # another backward pass starts from the first
             place = notes.get((self, layer, run), 0)

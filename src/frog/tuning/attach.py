@@ -16,10 +16,11 @@ from frog.tuning.compact import Compact
 from frog.tuning.guards.guard import Guard
 from frog.tuning.guards.guarded import Guarded
 from frog.tuning.matrix import TunedMatrix
+from frog.tuning.noise import attach_noise
 from frog.tuning.places import call_of, place, refuse_sharded
 from frog.tuning.state import BeforeForward, Followed, Holder
 from frog.tuning.tap import pieces_of
-from frog.types import Plan, Rate, Selection, SparseDelta
+from frog.types import Noise, Plan, Rate, Selection, SparseDelta
 
 
 class Tuner(Attached, Guarded):
@@ -37,9 +38,10 @@ class Tuner(Attached, Guarded):
     ``save_pretrained``, which stay those of the plain model. Statistics of BatchNorm layers stay
     as they are unless ``frozen_statistics`` is False.
 
-    ``plan`` gives the learning-rate ratios, if not that of the selection. ``guards`` (names,
-    objects, or ``"auto"``) watch the run: ``frog list guards``. As a context manager the tuner
-    keeps on a normal exit and reverts on an exception.
+    ``plan`` gives the learning-rate ratios, if not that of the selection; ``noise`` acts on the
+    weights of tuned matrices that are not selected (``tuner.noise``). ``guards`` (names, objects,
+    or ``"auto"``) watch the run: ``frog list guards``. As a context manager the tuner keeps on a
+    normal exit and reverts on an exception.
 
     Raises :class:`~frog.errors.UsageError` for a selection of another model, a second tuner, a
     pattern that matches nothing, sharded parameters; :class:`~frog.errors.ModelError` for weights
@@ -64,6 +66,7 @@ class Tuner(Attached, Guarded):
         plan: Plan | None = None,
         also: Sequence[str] = (),
         frozen_statistics: bool = True,
+        noise: Noise | None = None,
         guards: str | Sequence[str | Guard] = (),
     ) -> None:
         refuse_sharded(model)
@@ -86,7 +89,12 @@ class Tuner(Attached, Guarded):
         self._written = True
         self._stepped_by_torch = False
         self._attach(frozen_statistics)
-        self._set_guards(guards)
+        try:
+            self.noise = attach_noise(self, noise, self._owners)
+            self._set_guards(guards)
+        except BaseException:
+            self._detach()
+            raise
 
     def __repr__(self) -> str:
         state = f"step {self.step}" if self.attached else "left"
@@ -103,6 +111,11 @@ class Tuner(Attached, Guarded):
         """Number of weights that train."""
         compact = sum(len(x.change) for x in self.compacts)
         return compact + sum(x.numel() for x in self.dense.values())
+
+    def plan_steps(self, total: int) -> None:
+        """Tell what follows a schedule (noise) how many optimizer steps the run has."""
+        if self.noise is not None:
+            self.noise.plan(total)
 
     def write(self) -> None:
         """Put every change into its dense weight: after a change by anything but an optimizer."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo  # the public one loads the compiler at once
 from torch.nn import functional as F
 
 from frog.errors import UsageError
@@ -32,7 +33,7 @@ SUFFIX = "_change"
 class Owner:
     """What a tuned module knows: its own class, its compacts by parameter name, its taps.
 
-    ``output`` maps input and output of a call to a new output during training (noise).
+    ``output`` maps input and output of a call to a new output in training mode (noise).
     """
 
     kind: type[nn.Module]
@@ -138,18 +139,29 @@ def _conv1d(self: Any, x: Tensor) -> Tensor:
     return _output(self, owner, x, y)
 
 
-def _conv(self: Any, input: Tensor) -> Tensor:
+def _as_it_is(self: Any, input: Tensor) -> Tensor:
     owner: Owner = self.__dict__[PLACE]
     return _output(self, owner, input, owner.kind.forward(self, input))
 
 
-_FORWARDS = {"linear": _linear, "conv1d": _conv1d, "conv": _conv}
+_FORWARDS = {"linear": _linear, "conv1d": _conv1d, "conv": _as_it_is, "embedding": _as_it_is}
 
 
 def _output(module: nn.Module, owner: Owner, x: Tensor, y: Tensor) -> Tensor:
-    if owner.output is None or not module.training or not torch.is_grad_enabled():
+    if owner.output is None or not module.training:
         return y
+    # Whether gradients are wanted it finds out itself: a checkpoint's first pass has them off.
+    if torch.compiler.is_compiling():
+        return _noise_outside_the_graph(owner.output, x, y)
     return owner.output(x, y)
+
+
+@_disable_dynamo
+def _noise_outside_the_graph(
+    output: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
+) -> Tensor:
+    """A call that a compiled graph leaves for: it depends on counters, not on tensors alone."""
+    return output(x, y)
 
 
 # ----------------------------------------------------------------------- saving, loading

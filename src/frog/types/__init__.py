@@ -13,6 +13,7 @@
     gradients     what a few batches say of the weights
     rates         the learning rate of a run, and what it was made from
     certificates  what guards saw and did while a model was tuned
+    noise         noise on those that are not
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -42,6 +43,7 @@ from frog.types.matrices import (
     SkippedTensor,
     WeightMatrix,
 )
+from frog.types.noise import Noise
 from frog.types.plans import Allotment, Budget, Plan
 from frog.types.policies import KINDS, SEVERITIES, Exemption, FindingRule, Limit, Policy
 from frog.types.rates import Rate
@@ -103,6 +105,7 @@ __all__ = [
     "Loader",
     "MatrixView",
     "ModelReport",
+    "Noise",
     "NullLook",
     "Origin",
     "Overlap",

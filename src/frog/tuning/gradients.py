@@ -35,12 +35,17 @@ STRIPS = 1 << 19
 FEW = 10_000
 """Of b blocks, each is multiplied by itself up to b = tokens (m + n) / FEW, on a CPU."""
 
-PANEL = 128
-"""Tokens of dy and x that are turned at a time, on a CPU: both panels stay in the cache."""
+PANEL = 1 << 19
+SHORTEST = 64
+"""Numbers of dy and x that are turned at a time, on a CPU, so that both panels stay in the cache;
+and the tokens that they have at least."""
 
 SPARSE_UNTIL = 0.15
 """Share of chosen entries up to which a sampled product is cheaper than the dense one, on a CPU:
 measured equal at 0.3 for 16 to 2048 tokens; below it also saves the memory of the dense one."""
+
+DENSE_BELOW = 1 << 15
+"""Entries of a matrix below which its dense gradient costs less than turning dy and x, on a CPU."""
 
 STRATEGIES = ("rows", "columns", "blocks", "sampled", "gather", "slabs")
 
@@ -74,7 +79,8 @@ def choose_strategy(
         whole = shape[0] % size[0] == 0 and shape[1] % size[1] == 0
         return "blocks" if whole else "gather"
     if granularity == "element":
-        few = count <= SPARSE_UNTIL * shape[0] * shape[1]
+        entries = shape[0] * shape[1]
+        few = count <= SPARSE_UNTIL * entries and entries >= DENSE_BELOW
         return "sampled" if few and device == "cpu" else "gather"
     return {"row": "rows", "column": "columns"}[granularity]
 
@@ -155,7 +161,7 @@ def _blocks(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
     if x.device.type != "cpu":
         return _stripwise(x, dy, pattern, len(x), dy.dtype)
     if len(pattern.units) * FEW > len(x) * sum(pattern.shape):
-        return _stripwise(x, dy, pattern, PANEL, torch.float32)
+        return _stripwise(x, dy, pattern, panel_of(pattern.shape), torch.float32)
     # few blocks: turning all of dy and x would cost more than a call for each
     x = x.to(dy.dtype)
     result = x.new_empty(len(pattern.units), tall, wide)
@@ -201,14 +207,19 @@ def _slabs(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
 
 def _sampled(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
     assert pattern.sparse is not None
-    made, beta = pattern.sparse, 0.0
-    for start in range(0, max(1, len(x)), PANEL):
-        left = _turned(dy[start : start + PANEL], torch.float32)
-        right = _turned(x[start : start + PANEL].to(dy.dtype), torch.float32)
+    made, beta, panel = pattern.sparse, 0.0, panel_of(pattern.shape)
+    for start in range(0, max(1, len(x)), panel):
+        left = _turned(dy[start : start + panel], torch.float32)
+        right = _turned(x[start : start + panel].to(dy.dtype), torch.float32)
         out = made if beta else None
         made = torch.sparse.sampled_addmm(made, left, right.T, beta=beta, out=out)
         beta = 1.0
     return made.values() if pattern.order is None else made.values()[pattern.order]
+
+
+def panel_of(shape: tuple[int, int]) -> int:
+    """Tokens that are turned at a time for an (m, n) matrix."""
+    return max(SHORTEST, PANEL // sum(shape))
 
 
 def _turned(x: Tensor, dtype: torch.dtype) -> Tensor:

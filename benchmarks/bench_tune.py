@@ -1,8 +1,8 @@
 """Memory and time of one training step: FROG's granularities against what others do.
 
-    PYTHONPATH=src:. python benchmarks/bench_tune.py > benchmarks/results/tune_....md
-    PYTHONPATH=src:. python benchmarks/bench_tune.py --tokens 64 512 --models    # no real models
-    PYTHONPATH=src:. python benchmarks/bench_tune.py --quick    # two rounds of 512 tokens
+    PYTHONPATH=src python benchmarks/bench_tune.py > benchmarks/results/tune_....md
+    PYTHONPATH=src python benchmarks/bench_tune.py --tokens 64 512 --models    # no real models
+    PYTHONPATH=src python benchmarks/bench_tune.py --quick    # two rounds of 512 tokens
 
 A stack of 2048 x 2048 linear layers with ReLU, float32, whose input wants a gradient as inside a
 network; about 1 % of the weights train (LoRA: rank 16, 1.6 %). Then two real models with real data
@@ -111,7 +111,7 @@ def stack(tokens: int) -> Work:
 
 def stories() -> Work:
     """The Llama of 260k parameters on Shakespeare."""
-    from benchmarks.partners import ShakespeareTask
+    from partners import ShakespeareTask
 
     task = ShakespeareTask()
     inputs, labels = next(task.batches(8, 0))
@@ -124,7 +124,7 @@ def stories() -> Work:
 
 def minilm() -> Work:
     """MiniLM with mean pooling and a head, which trains in every variant, on SST-2."""
-    from benchmarks.partners import SentimentTask
+    from partners import SentimentTask
 
     with silence():
         task = SentimentTask()
@@ -399,7 +399,7 @@ def main() -> None:
     print(f"{facts['cpu']}, {facts['cores']} cores, {asked.threads} thread(s), load "
           f"{load_average()} at the start; {facts['versions']}; peft {peft.__version__}; "
           "November 2026.\n")  # fmt: skip
-    print(f"Made by `PYTHONPATH=src:. {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
+    print(f"Made by `PYTHONPATH=src {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
     for case in cases(asked):
         rounds = asked.rounds or (2 if asked.quick else case.rounds)
         try:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frog.numerics.scored import Dense, slabs
+from frog.numerics.scored import Dense, Made, slabs
 from frog.numerics.topk import top_k
 from frog.numerics.units import unit_entries, unit_sizes
 from frog.selection.choose import Units, choose, normalised, settle
@@ -206,6 +206,34 @@ def test_the_sketch_is_near_the_whole_where_the_spectrum_falls() -> None:
     assert np.allclose(np.abs((found.right * right[:, :12]).sum(0)), 1.0, atol=1e-3)
 
 
+def test_the_sketch_finds_repeated_singular_values_and_most_of_a_slow_spectrum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from frog.numerics.relevance import Factors, factors
+    from frog.numerics.relevance import relevance as product
+
+    monkeypatch.setattr("frog.numerics.relevance.EXACT_UNTIL", 500)
+    draw = np.random.default_rng(0)
+    m, n, rank = 580, 540, 20
+    left = np.linalg.qr(draw.standard_normal((m, n), dtype=np.float32))[0]
+    right = np.linalg.qr(draw.standard_normal((n, n), dtype=np.float32))[0]
+    slow = (1.0 + np.arange(n, dtype=np.float32)) ** -0.5
+    equal = np.where(np.arange(n) < rank, np.float32(1.0), np.float32(1e-3))
+    for sigma in (slow, equal):
+        weight = (left * sigma) @ right.T
+        for turned in (False, True):
+            found = factors(weight.T.copy() if turned else weight, rank)
+            assert np.allclose(found.sigma, sigma[:rank], rtol=0.02)
+            assert np.allclose(np.linalg.norm(found.right, axis=0), 1.0, atol=1e-4)
+            true = (left if turned else right)[:, :rank]
+            inside = np.linalg.norm(true.T @ found.right, axis=0) ** 2
+            assert (inside[:10] > 0.99).all() and (sigma is slow or (inside > 0.99).all())
+            if sigma is slow and not turned:
+                exact = Factors((left * sigma)[:, :rank], right[:, :rank])
+                a, b = (top_k(product(x), m * n // 100) for x in (exact, found))
+                assert len(np.intersect1d(a, b)) > 0.85 * len(a)
+
+
 def test_gradients_of_zero_are_dead() -> None:
     one = subject()
     assert one.gradient is not None
@@ -240,6 +268,37 @@ def test_top_k_of_a_large_matrix_with_rows_of_unequal_size(seed: int) -> None:
     array = np.round(array, 2).astype(np.float32)  # ties
     expected = np.sort(np.argsort(-array.ravel(), kind="stable")[:6300])
     assert np.array_equal(top_k(Dense(array), 6300), expected)
+
+
+@pytest.mark.parametrize("order", ["rising", "falling", "misleading", "equal", "dead"])
+def test_top_k_reads_scores_once_and_seldom_twice(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the order of the rows; the rows a guess is read from may mislead it."""
+    monkeypatch.setattr("frog.numerics.scored.SLAB_ENTRIES", 20_000)
+    m, n, k = 2000, 300, 9000
+    array = np.random.default_rng(0).random((m, n), dtype=np.float32)
+    if order == "rising":
+        array = np.sort(array.ravel()).reshape(m, n)
+    elif order == "falling":
+        array = np.sort(array.ravel())[::-1].reshape(m, n).copy()
+    elif order == "misleading":
+        array[np.unique(np.linspace(0, m - 1, 218).astype(int))] += 9.0
+    elif order == "equal":
+        array = np.round(array, 1)
+    else:
+        array[:] = -np.inf
+        array[7, 3:5] = 1.0
+    read: list[int] = []
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        read.append(stop - start)
+        return array[start:stop].copy()
+
+    expected = np.argsort(-array.ravel(), kind="stable")[:k]
+    expected = np.sort(expected[array.ravel()[expected] > -np.inf])
+    assert np.array_equal(top_k(Made((m, n), rows), k), expected)
+    assert sum(read) <= 2 * m + 500
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,7 +1,6 @@
 """In the user's own Trainer, SFTTrainer and plain loop, on real small models."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from frog.errors import UsageError
 from frog.tuning import Tuner
 from tests.conftest import shared
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.real import stories
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -195,50 +195,6 @@ def byte_tokenizer(folder: Path) -> Any:
 
 
 # ---------------------------------------------------------------------- real small models
-
-
-def stories() -> Any:
-    """The Llama of 260k parameters, from the weights beside the checkout."""
-    raw = shared("data/stories260k/stories260K.bin").read_bytes()
-    dim, hidden, layers, heads, kv, vocabulary, length = struct.unpack("7i", raw[:28])
-    config = transformers.LlamaConfig(
-        hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv, vocab_size=abs(vocabulary),
-        max_position_embeddings=length, tie_word_embeddings=True, rms_norm_eps=1e-5,
-    )  # fmt: skip
-    values, place = np.frombuffer(raw, np.float32, offset=28), 0
-    wide = dim // heads * kv
-
-    def take(*shape: int) -> torch.Tensor:
-        nonlocal place
-        size = int(np.prod(shape))
-        place += size
-        return torch.from_numpy(values[place - size : place].reshape(shape).copy())
-
-    def halves(weight: torch.Tensor, count: int) -> torch.Tensor:
-        """Rotary pairs that lie side by side there lie half a head apart here."""
-        rows, columns = weight.shape
-        apart = weight.view(count, rows // count // 2, 2, columns).transpose(1, 2)
-        return apart.reshape(rows, columns)
-
-    names = {"model.embed_tokens.weight": take(abs(vocabulary), dim)}
-    parts = [
-        ("input_layernorm", (dim,)), ("self_attn.q_proj", (dim, dim)),
-        ("self_attn.k_proj", (wide, dim)), ("self_attn.v_proj", (wide, dim)),
-        ("self_attn.o_proj", (dim, dim)), ("post_attention_layernorm", (dim,)),
-        ("mlp.gate_proj", (hidden, dim)), ("mlp.down_proj", (dim, hidden)),
-        ("mlp.up_proj", (hidden, dim)),
-    ]  # fmt: skip
-    for part, shape in parts:
-        for number, weight in enumerate(take(layers, *shape)):
-            if "q_proj" in part or "k_proj" in part:
-                weight = halves(weight, heads if "q_proj" in part else kv)
-            names[f"model.layers.{number}.{part}.weight"] = weight
-    names["model.norm.weight"] = take(dim)
-    model = transformers.LlamaForCausalLM(config)
-    model.load_state_dict(names, strict=False)
-    model.tie_weights()
-    return model
 
 
 @pytest.mark.slow

@@ -18,6 +18,12 @@ pytest.importorskip("transformers")
 GRANULARITIES = ("element", "row", "column", "block")
 
 
+@pytest.fixture(autouse=True)
+def _as_large_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small ones here take the way of large ones: a sampled product."""
+    monkeypatch.setattr("frog.tuning.gradients.DENSE_BELOW", 0)
+
+
 def train(model: Any, optimizer: Any, data: list, *, accumulate: int = 1, clip: float = 0.0,
           parameters: Any = None, **context: Any) -> list[float]:  # fmt: skip
     """A plain loop."""

@@ -20,17 +20,20 @@ from frog.errors import UsageError
 from frog.numerics.random_matrix import count_spikes
 from frog.numerics.scored import Product
 
-OVERSAMPLING = 64
-PASSES = 2
-"""Extra columns and power iterations of the randomised SVD: Halko et al. 2011, algorithm 4.4."""
+LEAST = 16
+STEPS = 3
+"""Fewest columns of a block and number of further blocks of the Krylov space: see :func:`factors`.
+
+Blocks as wide as the rank, so that repeated singular values are found as often as they occur.
+"""
 
 EXACT_UNTIL = 2048
 """min(m, n) up to which the whole Gram matrix is decomposed: no dearer than a sketch there."""
 
 SLAB_ROWS = 1024
 
-SKETCH_UNTIL = 4
-"""The randomised SVD is used for ranks below min(m, n) over this; above, the whole is no dearer."""
+SKETCH_UNTIL = 2
+"""A Krylov space is used up to min(m, n) over this many columns; above, the whole is no dearer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,10 +52,10 @@ class Factors:
 def factors(weight_mn: np.ndarray, rank: int | None = None, *, seed: int = 0) -> Factors:
     """The ``rank`` leading singular triplets of an (m, n) matrix, all of them for None.
 
-    Of a matrix beyond :data:`EXACT_UNTIL` a small share of them by a randomised SVD (Halko,
-    Martinsson & Tropp 2011, SIAM Review 53(2), algorithms 4.4 and 5.1) with a fixed seed, which
-    is near and not exact where the spectrum falls slowly; else from the eigenvectors of the smaller
-    Gram matrix in float64. Raises :class:`~frog.errors.UsageError` for a rank out of range.
+    Of a matrix beyond :data:`EXACT_UNTIL` a small share of them in a randomised block Krylov space
+    (Musco & Musco 2015, NeurIPS, algorithm 2) with a fixed seed, which is near and not exact where
+    the spectrum falls slowly; else from the eigenvectors of the smaller Gram matrix in float64.
+    Raises :class:`~frog.errors.UsageError` for a rank out of range.
 
     >>> found = factors(np.diag([3.0, 1.0, 2.0]).astype(np.float32), 2)
     >>> found.sigma.round(5).tolist()
@@ -63,33 +66,48 @@ def factors(weight_mn: np.ndarray, rank: int | None = None, *, seed: int = 0) ->
     if rank is not None and not 1 <= rank <= r:
         raise UsageError(f"a rank must lie in 1..{r} for a matrix of {m} x {n}, got {rank}")
     w = torch.from_numpy(np.ascontiguousarray(weight_mn, dtype=np.float32))
-    if rank is not None and r > EXACT_UNTIL and rank + OVERSAMPLING < r / SKETCH_UNTIL:
-        return _sketched(w, rank, seed)
     flat = w if m >= n else w.T
-    gram = torch.zeros(r, r, dtype=torch.float64)
-    for slab in flat.split(SLAB_ROWS):  # in float64 a slab at a time, never the whole matrix
-        gram += slab.double().T @ slab.double()
-    vectors = torch.linalg.eigh(gram)[1].flip(1)[:, :rank].float()
-    images = flat @ vectors
+    block = max(LEAST, rank or r)
+    if r > EXACT_UNTIL and (STEPS + 1) * block * SKETCH_UNTIL <= r:
+        images, vectors = _krylov(flat, block, seed)
+        images, vectors = images[:, :rank], vectors[:, :rank]
+    else:
+        gram = torch.zeros(r, r, dtype=torch.float64)
+        for slab in flat.split(SLAB_ROWS):  # in float64 a slab at a time, never the whole matrix
+            gram += slab.double().T @ slab.double()
+        vectors = torch.linalg.eigh(gram)[1].flip(1)[:, :rank].float()
+        images = flat @ vectors
     if m >= n:
-        return Factors(images.numpy(), vectors.numpy())
+        return Factors(_own(images), _own(vectors))
     # W = U (sigma V^T): the scale goes to the left
     sigma = images.norm(dim=0)
     safe = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
-    return Factors((vectors * sigma).numpy(), (images / safe).numpy())
+    return Factors(_own(vectors * sigma), _own(images / safe))
 
 
-def _sketched(w_mn: torch.Tensor, rank: int, seed: int) -> Factors:
+def _krylov(w: torch.Tensor, block: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """W V, best first, and V, the right Ritz vectors of W in the Krylov space of W^T W.
+
+    The space is that of a random block and :data:`STEPS` powers of W^T W on it. W is read
+    2 STEPS + 1 times; W V is at hand at the end, and its Gram matrix gives the vectors.
+    """
     generator = torch.Generator().manual_seed(seed)
-    probe = torch.randn(w_mn.shape[1], rank + OVERSAMPLING, generator=generator)
-    q = torch.linalg.qr(w_mn @ probe)[0]
-    for _ in range(PASSES):
-        q = torch.linalg.qr(w_mn @ torch.linalg.qr(w_mn.T @ q)[0])[0]
-    # B = Q^T W is small: its SVD is that of W within the range of Q
-    small = (w_mn.T @ q).T
-    u, sigma, vh = torch.linalg.svd(small, full_matrices=False)
-    left = q @ (u[:, :rank] * sigma[:rank])
-    return Factors(left.numpy(), vh[:rank].T.contiguous().numpy())
+    fresh = torch.linalg.qr(torch.randn(w.shape[1], block, generator=generator))[0]
+    basis, images = fresh, w @ fresh
+    for _ in range(STEPS):
+        fresh = torch.linalg.qr(w.T @ images[:, -block:])[0]
+        for _ in range(2):  # once is not enough where most of it lies in the space already
+            fresh = torch.linalg.qr(fresh - basis @ (basis.T @ fresh))[0]
+        basis, images = torch.cat([basis, fresh], 1), torch.cat([images, w @ fresh], 1)
+    gram = torch.zeros(basis.shape[1], basis.shape[1], dtype=torch.float64)
+    for slab in images.split(SLAB_ROWS):
+        gram += slab.double().T @ slab.double()
+    turn = torch.linalg.eigh(gram)[1].flip(1)[:, :block].float()
+    return images @ turn, basis @ turn
+
+
+def _own(x: torch.Tensor) -> np.ndarray:
+    return x.contiguous().numpy()
 
 
 def relevance(found: Factors) -> Product:

@@ -8,9 +8,9 @@ from frog.errors import UsageError
 from frog.numerics.scored import Scored, slabs
 
 SAMPLE = 1 << 16
-"""Entries that the first guess of a threshold is read from."""
-MARGIN = 4.0
-"""Standard deviations by which that guess is lowered, so that it rarely cuts too much."""
+"""Entries that the first guess of a threshold is read from, and that are held beyond 2 k."""
+ROWS = 64
+"""Rows that these entries come from, at least: rows differ in size."""
 
 
 def top_k(scores: Scored, k: int) -> np.ndarray:
@@ -18,7 +18,8 @@ def top_k(scores: Scored, k: int) -> np.ndarray:
 
     Scores must not be negative, but for -inf, which is never chosen, nor is NaN; where fewer than
     k others exist, all of them are chosen.
-    Equal scores are taken in the order of their index. Memory: one slab and about 1.3 k numbers.
+    Equal scores are taken in the order of their index. Memory: a slab, and at most 2 k numbers
+    and those of one more slab with their indices. Scores are read once, seldom twice.
 
     >>> from frog.numerics.scored import Dense
     >>> top_k(Dense(np.array([[1.0, 5.0, 5.0], [0.0, 5.0, 9.0]])), 3).tolist()
@@ -29,67 +30,61 @@ def top_k(scores: Scored, k: int) -> np.ndarray:
         raise UsageError(f"k must lie in 0..{m * n}, got {k}")
     if k == 0:
         return np.empty(0, dtype=np.int64)
-    values, index = _above(scores, _guess(scores, k), 2 * k + SAMPLE)
-    if not k <= len(index) <= 2 * k + SAMPLE:
-        # the sample misled: rows of very different size; the bits of the k-th highest decide
-        values, index = _above(scores, _kth(scores, k), m * n)
-    return index if len(index) <= k else index[_largest(values, k)]
+    guess = _guess(scores, k)
+    index = _highest(scores, k, guess)
+    return index if len(index) == k or guess == -np.inf else _highest(scores, k, -np.inf)
 
 
-def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k largest, ascending; ties in order of position."""
+def _highest(scores: Scored, k: int, beyond: float) -> np.ndarray:
+    """Indices of the k highest scores above ``beyond``; of all of them where they are fewer.
+
+    In one pass: what exceeds the threshold is held; beyond 2 k of them, only the k highest are,
+    and the lowest of those is the new threshold. An equal score that comes later is no better.
+    """
+    n = scores.shape[1]
+    values, index = [np.empty(0, dtype=np.float32)], [np.empty(0, dtype=np.int64)]
+    held = 0
+    for start, slab in slabs(scores):
+        flat = slab.reshape(-1)
+        here = np.flatnonzero(flat > beyond)
+        values.append(flat[here])
+        index.append(here + start * n)
+        held += len(here)
+        if held > 2 * k + SAMPLE:
+            kept, beyond = _cut(np.concatenate(values), k)
+            values = [np.concatenate(values)[kept]]
+            index = [np.concatenate(index)[kept]]
+            held = k
+    found = np.concatenate(index)
+    return found if held <= k else found[_cut(np.concatenate(values), k)[0]]
+
+
+def _cut(values: np.ndarray, k: int) -> tuple[np.ndarray, float]:
+    """Positions of the k largest, ascending, ties in order of position; the smallest of them."""
     cut = np.partition(values, len(values) - k)[len(values) - k]
     above = values > cut
     ties = np.flatnonzero(values == cut)[: k - int(above.sum())]
     above[ties] = True
-    return np.flatnonzero(above)
+    return np.flatnonzero(above), float(cut)
 
 
 def _guess(scores: Scored, k: int) -> float:
-    """A threshold that probably leaves a few more than k, from an even sample of the rows."""
+    """A threshold that probably leaves k or more, from an even sample; -inf without one."""
     m, n = scores.shape
-    total = m * n
-    rows = max(1, SAMPLE // n)
-    if total <= 4 * SAMPLE or rows * 4 >= m or k > total // 2:
+    rows = max(ROWS, SAMPLE // n)
+    if rows * 4 >= m or k > m * n // 4:
         return -np.inf
     # rows spread evenly over the matrix: neighbours may be alike
     places = np.unique(np.linspace(0, m - 1, rows).astype(np.int64))
-    sample = np.concatenate([scores.slab(int(i), int(i) + 1)[0] for i in places])
-    expected = k / total * len(sample)
-    # whole rows are drawn, not single entries: rows of different size spread the count further
-    wanted = int(expected * 1.25 + MARGIN * np.sqrt(expected) * 2) + 1
+    step = max(1, n * rows // SAMPLE)
+    sample = np.concatenate([scores.slab(int(i), int(i) + 1)[0, ::step] for i in places])
+    # twice as many as expected: whole rows are drawn, and one too low costs less than a second pass
+    wanted = int(2 * k / (m * n) * len(sample)) + 16
+    sample = sample[sample > -np.inf]
     if wanted >= len(sample):
         return -np.inf
-    sample = np.where(np.isnan(sample), -np.inf, sample)
-    return float(np.partition(sample, len(sample) - wanted)[len(sample) - wanted])
-
-
-def _kth(scores: Scored, k: int) -> float:
-    """The k-th highest score, exactly; -inf where there are fewer."""
-    coarse = coarse_counts(scores)
-    if int(coarse.sum(dtype=np.int64)) < k:
-        return -np.inf
-    cell, sure = cell_of(coarse, k)
-    low = cell_of(fine_counts(scores, cell), k - sure)[0]
-    return float(np.array([(cell << 16) | low], dtype=np.uint32).view(np.float32)[0])
-
-
-def _above(scores: Scored, threshold: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores at or above a threshold and above -inf, with their flat indices.
-
-    Stops when more than ``most`` are found.
-    """
-    values, index, count = [], [], 0
-    n = scores.shape[1]
-    for start, slab in slabs(scores):
-        flat = slab.reshape(-1)
-        here = np.flatnonzero((flat >= threshold) & (flat > -np.inf))
-        values.append(flat[here])
-        index.append(here + start * n)
-        count += len(here)
-        if count > most:
-            break
-    return np.concatenate(values), np.concatenate(index)
+    low = np.partition(sample, len(sample) - wanted)[len(sample) - wanted]
+    return float(np.nextafter(low, np.float32(-np.inf)))
 
 
 # ------------------------------------------------------------- one threshold over many

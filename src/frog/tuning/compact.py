@@ -36,16 +36,20 @@ class Compact:
             torch.zeros(len(index), dtype=torch.float32, device=weight.device)
         )
         setattr(self.change, BESIDE, True)
+        # -0.0 + 0 is 0.0, and subnormal numbers may be flushed: only then a sum can lose bits
+        self._delicate = bool((self.base.double().abs() < torch.finfo(self.base.dtype).tiny).any())
         self._size = weight.numel()
         self._held: tuple[Tensor, Tensor] | None = None
 
     def values(self) -> Tensor:
         """The chosen entries as the change says, (k,), in the stored dtype.
 
-        An entry without a change keeps the very bits of its base: -0.0 + 0 would not.
+        An entry without a change keeps the very bits of its base.
         """
         change = self.change.detach()
-        moved = torch.where(change == 0, self.base, _sum(self.base, change))
+        moved = _sum(self.base, change)
+        if self._delicate:
+            moved = torch.where(change == 0, self.base, moved)
         if self._held is not None:
             at, values = self._held
             moved = torch.where(change == at, values, moved)
@@ -55,7 +59,7 @@ class Compact:
     def write(self) -> None:
         """Put base + change, rounded to the stored dtype, into the dense weight."""
         self._follow()
-        self._flat().index_copy_(0, self.index, self.values())
+        self._flat().scatter_(0, self.index, self.values())
 
     @torch.no_grad()
     def set(self, change: Tensor) -> None:

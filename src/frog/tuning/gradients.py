@@ -5,8 +5,8 @@ Each strategy computes k of its entries, in float32, in the order of the compact
 
     rows      whole rows: dy[:, rows]^T x
     columns   whole columns: dy^T x[:, columns]; only those columns of x are kept
-    blocks    rectangles, one small product each, batched
-    sampled   single entries by a sampled product of a sparse pattern
+    blocks    rectangles, one small product each; batched where they are many
+    sampled   single entries by a sampled product of a sparse pattern, a panel of tokens at a time
     gather    the dense gradient, then k of its entries
     slabs     the same, so many rows at a time
 
@@ -29,11 +29,23 @@ from frog.numerics.units import grid_of
 SLAB = 256
 """Rows of the dense gradient that ``slabs`` makes at a time."""
 
-STRIPS = 1 << 21
+STRIPS = 1 << 19
 """Numbers of dy and x that the blocks copy at a time."""
 
-SPARSE_UNTIL = 0.04
-"""Share of chosen entries up to which a sampled product is cheaper than the dense one, on a CPU."""
+FEW = 10_000
+"""Of b blocks, each is multiplied by itself up to b = tokens (m + n) / FEW, on a CPU."""
+
+PANEL = 1 << 19
+SHORTEST = 64
+"""Numbers of dy and x that are turned at a time, on a CPU, so that both panels stay in the cache;
+and the tokens that they have at least."""
+
+SPARSE_UNTIL = 0.15
+"""Share of chosen entries up to which a sampled product is cheaper than the dense one, on a CPU:
+measured equal at 0.3 for 16 to 2048 tokens; below it also saves the memory of the dense one."""
+
+DENSE_BELOW = 1 << 15
+"""Entries of a matrix below which its dense gradient costs less than turning dy and x, on a CPU."""
 
 STRATEGIES = ("rows", "columns", "blocks", "sampled", "gather", "slabs")
 
@@ -67,7 +79,8 @@ def choose_strategy(
         whole = shape[0] % size[0] == 0 and shape[1] % size[1] == 0
         return "blocks" if whole else "gather"
     if granularity == "element":
-        few = count <= SPARSE_UNTIL * shape[0] * shape[1]
+        entries = shape[0] * shape[1]
+        few = count <= SPARSE_UNTIL * entries and entries >= DENSE_BELOW
         return "sampled" if few and device == "cpu" else "gather"
     return {"row": "rows", "column": "columns"}[granularity]
 
@@ -116,19 +129,25 @@ def pattern_of(
 
 def keep(x: Tensor, pattern: Pattern) -> Tensor:
     """What of the input (..., n) must be kept for the way back: all, or the chosen columns."""
-    return x[..., pattern.units] if pattern.strategy == "columns" else x
+    if pattern.strategy != "columns":
+        return x
+    assert pattern.units is not None
+    return x.index_select(-1, pattern.units)
 
 
 def compact_gradient(kept: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
     """(k,) float32 from what :func:`keep` kept, (..., n) or fewer, and dy (..., m)."""
     tokens = dy.shape[:-1].numel()  # told, not -1: there may be none
-    kept = kept.reshape(tokens, kept.shape[-1]).to(dy.dtype)
+    kept = kept.reshape(tokens, kept.shape[-1])
     dy = dy.reshape(tokens, dy.shape[-1])
+    if pattern.strategy not in ("sampled", "blocks"):  # those cast a panel at a time
+        kept = kept.to(dy.dtype)
     return _COMPUTE[pattern.strategy](kept, dy, pattern).float()
 
 
 def _rows(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
-    return (dy[:, pattern.units].T @ x).reshape(-1)
+    assert pattern.units is not None
+    return (dy.index_select(1, pattern.units).T @ x).reshape(-1)
 
 
 def _columns(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
@@ -139,20 +158,40 @@ def _blocks(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
     assert pattern.units is not None
     tall, wide = pattern.block_size
     down, across = grid_of(pattern.shape, pattern.block_size)
-    # (blocks, t, tall) and (blocks, t, wide): a strip of dy against a strip of x
-    left = dy.view(len(dy), down, tall).transpose(0, 1)
-    right = x.view(len(x), across, wide).transpose(0, 1)
+    if x.device.type != "cpu":
+        return _stripwise(x, dy, pattern, len(x), dy.dtype)
+    if len(pattern.units) * FEW > len(x) * sum(pattern.shape):
+        return _stripwise(x, dy, pattern, panel_of(pattern.shape), torch.float32)
+    # few blocks: turning all of dy and x would cost more than a call for each
+    x = x.to(dy.dtype)
     result = x.new_empty(len(pattern.units), tall, wide)
-    size = max(1, STRIPS // max(1, len(x) * (tall + wide)))
-    for start in range(0, len(pattern.units), size):
-        some = pattern.units[start : start + size]
-        strips = left[some // across].transpose(1, 2)
-        torch.bmm(strips, right[some % across], out=result[start : start + size])
+    left, right = dy.view(len(dy), down, tall).unbind(1), x.view(len(x), across, wide).unbind(1)
+    for place, unit in enumerate(pattern.units.tolist()):
+        torch.mm(left[unit // across].T, right[unit % across], out=result[place])
+    return result.reshape(-1)
+
+
+def _stripwise(x: Tensor, dy: Tensor, pattern: Pattern, panel: int, dtype: torch.dtype) -> Tensor:
+    """The blocks as batched products of strips (tall, t) and (wide, t), t <= ``panel``."""
+    assert pattern.units is not None
+    tall, wide = pattern.block_size
+    down, across = grid_of(pattern.shape, pattern.block_size)
+    result = x.new_zeros(len(pattern.units), tall, wide, dtype=dtype)
+    for start in range(0, len(x), max(1, panel)):
+        left = _turned(dy[start : start + panel], dtype).view(down, tall, -1)
+        right = _turned(x[start : start + panel].to(dy.dtype), dtype).view(across, wide, -1)
+        size = max(1, STRIPS // (left.shape[2] * (tall + wide)))
+        for first in range(0, len(pattern.units), size):
+            some = pattern.units[first : first + size]
+            strips = left.index_select(0, some // across)
+            against = right.index_select(0, some % across)
+            result[first : first + size].baddbmm_(strips, against.transpose(1, 2))
     return result.reshape(-1)
 
 
 def _gather(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
-    return (dy.T @ x).reshape(-1)[pattern.flat]
+    assert pattern.flat is not None
+    return (dy.T @ x).reshape(-1).index_select(0, pattern.flat)
 
 
 def _slabs(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
@@ -168,8 +207,24 @@ def _slabs(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
 
 def _sampled(x: Tensor, dy: Tensor, pattern: Pattern) -> Tensor:
     assert pattern.sparse is not None
-    made = torch.sparse.sampled_addmm(pattern.sparse, dy.float().T, x.float(), beta=0.0)
+    made, beta, panel = pattern.sparse, 0.0, panel_of(pattern.shape)
+    for start in range(0, max(1, len(x)), panel):
+        left = _turned(dy[start : start + panel], torch.float32)
+        right = _turned(x[start : start + panel].to(dy.dtype), torch.float32)
+        out = made if beta else None
+        made = torch.sparse.sampled_addmm(made, left, right.T, beta=beta, out=out)
+        beta = 1.0
     return made.values() if pattern.order is None else made.values()[pattern.order]
+
+
+def panel_of(shape: tuple[int, int]) -> int:
+    """Tokens that are turned at a time for an (m, n) matrix."""
+    return max(SHORTEST, PANEL // sum(shape))
+
+
+def _turned(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, t) contiguous of (t, n): sums over tokens then read along the memory."""
+    return x.to(dtype).T.contiguous()
 
 
 _COMPUTE: dict[str, Any] = {

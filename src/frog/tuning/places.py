@@ -181,6 +181,11 @@ def _parameter(
 
 def _refuse(name: str, module: nn.Module, weight: nn.Parameter) -> None:
     """What cannot be tuned in place."""
+    if weight.is_meta:
+        raise ModelError(
+            f"{name} is on the meta device and has no data: load the weights, or give it a device "
+            "of its own (device_map offloads what does not fit), before the Tuner is made"
+        )
     if not weight.is_floating_point() or not weight.is_contiguous():
         raise UsageError(
             f"{name} must be a contiguous floating-point tensor, got {weight.dtype} with strides "

@@ -44,12 +44,19 @@ class Tap(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of y passed on, and (k,) float32 for the compact vector."""
         dy = gradients[0]
-        with torch.autocast(dy.device.type, enabled=False):
-            parts = [
-                compact_gradient(kept, _part(dy, piece.outputs), piece.pattern)
-                for kept, piece in zip(ctx.saved_tensors, ctx.pieces, strict=True)
-            ]
-        return dy, parts[0] if len(parts) == 1 else torch.cat(parts), None, None
+        if torch.is_autocast_enabled(dy.device.type):
+            with torch.autocast(dy.device.type, enabled=False):
+                return dy, _gradient(ctx.saved_tensors, dy, ctx.pieces), None, None
+        return dy, _gradient(ctx.saved_tensors, dy, ctx.pieces), None, None
+
+
+def _gradient(kept: tuple[Tensor, ...], dy: Tensor, pieces: list[Piece]) -> Tensor:
+    """(k,) float32, those of all pieces one after the other."""
+    parts = [
+        compact_gradient(x, _part(dy, piece.outputs), piece.pattern)
+        for x, piece in zip(kept, pieces, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def pieces_of(compact: Compact, matrices: list[TunedMatrix], call: str) -> list[Piece]:
@@ -108,4 +115,4 @@ def _some(index: np.ndarray, length: int, device: torch.device) -> Tensor | None
 
 
 def _part(x: Tensor, index: Tensor | None) -> Tensor:
-    return x if index is None else x[..., index]
+    return x if index is None else x.index_select(-1, index)

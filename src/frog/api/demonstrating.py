@@ -29,6 +29,7 @@ data:
 selection:
   budget: 1%                    # of the encoder's matrices; all other weights keep their bits
 learning_rate: auto
+guards: auto
 training:
   max_steps: {steps}
   per_device_train_batch_size: 24

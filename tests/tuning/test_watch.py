@@ -111,6 +111,20 @@ def test_a_rate_that_was_slowed_too_often_ends_the_run() -> None:
     assert [x.action for x in tuner.alarms] == ["slow", "slow", "stop"] and tuner.step == 6
 
 
+@pytest.mark.parametrize("share", [0.005, 0.05, 1.0])
+def test_the_automatic_rate_raises_no_alarm(share: float) -> None:
+    """Also at a budget so small that its cap decides, and without a warm-up."""
+    model = llama(initializer_range=0.05)
+    tuner = Tuner(model, choose(model, share), guards="auto")
+    made = tuner.optimizer()
+    assert tuner.measured.used is not None and tuner.measured.used.capped == (share == 0.005)
+    for batch in batches(30, size=8):
+        model(**batch).loss.backward()
+        made.step()
+        made.zero_grad()
+    assert not tuner.alarms
+
+
 def test_what_stays_beyond_its_limit_is_told_once() -> None:
     tuner = guarded([At(*range(3, 9), 11)])
     loop(tuner)

@@ -118,6 +118,7 @@ def test_the_automatic_rate_raises_no_alarm(share: float) -> None:
     tuner = Tuner(model, choose(model, share), guards="auto")
     made = tuner.optimizer()
     assert tuner.measured.used is not None and tuner.measured.used.capped == (share == 0.005)
+    assert tuner.facts[0].startswith("lr "), "told by the callback before training"
     for batch in batches(30, size=8):
         model(**batch).loss.backward()
         made.step()

@@ -117,6 +117,12 @@ class Tuner(Attached, Guarded):
         if self.noise is not None:
             self.noise.plan(total)
 
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What a log should hold before training: where the learning rate comes from."""
+        used = self.measured.used
+        return () if used is None else tuple(used.reason.splitlines())
+
     def write(self) -> None:
         """Put every change into its dense weight: after a change by anything but an optimizer."""
         for compact in self.compacts:

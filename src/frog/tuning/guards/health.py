@@ -95,9 +95,9 @@ class Health(Watcher):
             (k for k, x in trains.items() if x.grad is not None and not _finite(x.grad)), ""
         )
         if self.action != "log":
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
+            held = [x for group in optimizer.param_groups for x in group["params"]]
+            for parameter in (*trains.values(), *held):  # those of other optimizers, too
+                parameter.grad = None
         skips = self._bad < IN_A_ROW and self.action in ("slow", "restore")
         return (
             Reading(

@@ -210,14 +210,18 @@ class Tuner(Attached, Guarded):
             **self._state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another selection."""
+    def check_state(self, state: dict[str, Any]) -> None:
+        """UsageError for the state of another selection, or of other parts."""
         if state.get("selection") != self._digest:
             raise UsageError(
                 "the saved run trained another selection: resume with the one it was started "
                 "with (nothing was changed)"
             )
         self._check_parts(state["parts"])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another selection."""
+        self.check_state(state)
         self._load(state)
         for compact in self.compacts:
             compact.set(state["changes"][compact.name])

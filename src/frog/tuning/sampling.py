@@ -225,8 +225,8 @@ class Sampler(Attached):
         """The counters and parts, as they travel with the optimizer: the rest follows from them."""
         return {"sampling": self._digest, **self._state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another sampling."""
+    def check_state(self, state: dict[str, Any]) -> None:
+        """UsageError for the state of another sampling, and where gradients would be lost."""
         if state.get("sampling") != self._digest:
             raise UsageError(
                 "the saved run sampled other layers: resume with the same report, model, seed and "
@@ -240,6 +240,10 @@ class Sampler(Attached):
                 "zero_grad(): layers that train now do not train there. Call "
                 "sampler.meet(optimizer) before optimizer.load_state_dict (nothing was changed)"
             )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another sampling."""
+        self.check_state(state)
         self._load(state)
         self._take_turns()
 

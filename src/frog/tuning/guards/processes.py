@@ -55,7 +55,7 @@ def agreed(mine: Verdict, device: torch.device) -> Verdict:
         return mine
     flags = [mine.action, mine.guard, 1.0 - mine.slow, mine.restore, mine.whole, mine.beyond,
              mine.uneasy]  # fmt: skip
-    told = torch.tensor([float(x) for x in flags], device=device)
+    told = torch.tensor([float(x) for x in flags], dtype=torch.float64, device=device)
     dist.all_reduce(told, dist.ReduceOp.MAX)
     action, guard, slower, *rest = told.tolist()
     restore, whole, beyond, uneasy = (bool(x) for x in rest)

@@ -84,6 +84,24 @@ def test_a_nan_reaches_no_other_optimizer_either() -> None:
     assert [x.action for x in tuner.alarms] == ["skip"]
 
 
+def test_overflows_that_a_grad_scaler_looks_for_are_no_alarm() -> None:
+    """A fused optimizer gets the scaled gradients: infinite until the scale has come down."""
+    model = llama()
+    tuner = Tuner(model, choose(model), guards=["health"])
+    optimizer = tuner.optimizer(lr=1e-3, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=3e38, backoff_factor=0.6, growth_interval=999)
+    moved = []
+    for batch in batches(7):
+        optimizer.zero_grad()
+        scaler.scale(model(**batch).loss).backward()
+        before = tuner.compacts[0].change.detach().clone()
+        scaler.step(optimizer)
+        scaler.update()
+        moved.append(not torch.equal(before, tuner.compacts[0].change))
+    assert moved[0] is False and moved[-1] is True and moved.count(False) >= 3
+    assert tuner.alarms == () and tuner._watch is not None and tuner._watch.factor == 1.0
+
+
 def test_after_a_restore_moments_are_those_of_a_fresh_optimizer() -> None:
     """Back at the start with a slower rate, the next step is the first step of a new run."""
     model = llama()
@@ -232,13 +250,13 @@ def test_tuner_and_sampler_tell_every_reporter(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     from tests.tuning.test_trainer import Rows, arguments
 
+    lines: list[dict] = []
+
     class Reporter(transformers.TrainerCallback):
         """Stands where those of TensorBoard and W&B do: before the user's own."""
 
-        lines: list[dict] = []
-
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            self.lines.append(dict(logs))
+            lines.append(dict(logs))
 
     model = llama(num_hidden_layers=3)
     sampler = frog.LayerSampler(model, None, active=1, every=2, seed=1)
@@ -256,6 +274,6 @@ def test_tuner_and_sampler_tell_every_reporter(tmp_path: Path) -> None:
     assert run.log is mine  # the user's own log is back
     names = [x.name for x in sampler.units]
     turns = [names.index(sampler.units_at(step)[0]) for step in range(8)]
-    assert [x["sampling/unit_0"] for x in reporter.lines if "loss" in x] == turns
-    assert not any("sampling/unit_0" in x for x in reporter.lines if "eval_loss" in x)
-    assert len(told) == len(reporter.lines)
+    assert [x["sampling/unit_0"] for x in lines if "loss" in x] == turns
+    assert not any("sampling/unit_0" in x for x in lines if "eval_loss" in x)
+    assert len(told) == len(lines)

@@ -83,6 +83,10 @@ class Health(Watcher):
         if (run.step + 1) % self.every:
             return ()
         self._keep(run)
+        if getattr(optimizer, "found_inf", None) is not None:
+            # a fused step under GradScaler: scaled gradients, of which it leaves out the bad ones
+            self._norm = None
+            return ()
         trains = run.parameters()
         gradients = [x.grad for x in trains.values() if x.grad is not None]
         self._norm = torch.nn.utils.get_total_norm(gradients) if gradients else None

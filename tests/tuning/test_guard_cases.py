@@ -244,7 +244,29 @@ def test_an_alarm_in_one_process_is_acted_on_in_all(
     assert [k for _, k, _ in first["alarms"]].count("in another process") == others
 
 
-def test_tuner_and_sampler_tell_every_reporter(tmp_path: Path) -> None:
+def test_what_waits_for_the_next_step_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several processes a reported loss counts with the next step: also across a checkpoint."""
+    monkeypatch.setattr("frog.tuning.guards.watch.several", lambda: True)
+    tuner = Tuner(model := llama(), choose(model), guards=["health"])
+    made = loop(tuner, steps=3)
+    for value in (1.0, 1.0, 9.0):
+        tuner.report_loss(value, "evaluation")
+    other = Tuner(model := llama(), choose(model), guards=["health"])
+    fresh = other.optimizer(lr=1e-3)
+    fresh.load_state_dict(made.state_dict())
+    assert tuner.alarms == other.alarms == ()
+    for x, optimizer in ((tuner, made), (other, fresh)):
+        loop(x, rows=batches(4)[3:], optimizer=optimizer)
+    assert tuner.alarms == other.alarms and tuner.alarms[0].kind == "evaluation loss"
+    assert equal_bits_of(tuner.model, other.model)
+
+
+def equal_bits_of(a: nn.Module, b: nn.Module) -> bool:
+    first, second = bits(a), bits(b)
+    return all(torch.equal(v, second[k]) for k, v in first.items())
+
+
+def test_a_sampler_tells_every_reporter(tmp_path: Path) -> None:
     """What TensorBoard and W&B get: lines of training hold the units, those of evaluation not."""
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")

@@ -309,6 +309,16 @@ def test_gptq_and_its_kin_are_named_by_their_packed_tensors() -> None:
         Tuner(model, selection)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float8_e4m3fn])
+def test_quantised_layers_are_not_sampled(dtype: torch.dtype) -> None:
+    model = llama()
+    layer: Any = model.model.layers[0].mlp.up_proj
+    layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
+    with pytest.raises(UsageError, match=r"up_proj.weight must be .*unquantised"):
+        frog.LayerSampler(model, None, active=1)
+    assert all(x.requires_grad for x in model.parameters() if x is not layer.weight)
+
+
 def test_an_unknown_guard_leaves_the_model_free() -> None:
     model = llama()
     model.model.norm.weight.requires_grad_(False)

@@ -50,7 +50,7 @@ def refuse_sharded(model: nn.Module) -> None:
     """UsageError where parameters are spread over processes: FSDP, FSDP2, ZeRO-3."""
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
-            kind = "ZeRO-3" if hasattr(parameter, "ds_id") else "FSDP2"
+            kind = "ZeRO-3" if hasattr(parameter, "ds_id") else "FSDP2 or tensor parallel"
         elif type(parameter).__name__ == "FlatParameter" or hasattr(parameter, "_fsdp_flattened"):
             kind = "FSDP"
         else:
@@ -122,7 +122,7 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
             raise UsageError(f"{choice.name} is not one parameter of the live model: leave it out")
         if matrix.live.parameter in homes:
             _, module, attribute = homes[matrix.live.parameter]
-            _refuse_dtype(choice.name, module._parameters[attribute])
+            refuse_dtype(choice.name, module._parameters[attribute])
         if choice.digest and matrix.loader.fingerprint() != choice.digest:
             raise UsageError(
                 f"{choice.name} does not hold the weights that the selection was made on: load "
@@ -132,7 +132,7 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
     return found
 
 
-def _refuse_dtype(name: str, weight: Tensor | None) -> None:
+def refuse_dtype(name: str, weight: Tensor | None) -> None:
     """UsageError for 8-bit floats and whatever else is a code for weights, not weights."""
     if weight is not None and weight.dtype not in TRAINED:
         raise UsageError(
@@ -142,6 +142,12 @@ def _refuse_dtype(name: str, weight: Tensor | None) -> None:
         )
 
 
+def is_packed(module: nn.Module) -> bool:
+    """Whether a module holds packed codes in place of a weight."""
+    held = (*module._parameters, *module._buffers)
+    return "quantized" in type(module).__module__ or any(x in PACKED for x in held)
+
+
 def _refuse_quantised(name: str, model: nn.Module) -> None:
     """UsageError where a matrix is not found because its module holds packed weights."""
     path, _, attribute = name.rpartition(".")
@@ -149,10 +155,9 @@ def _refuse_quantised(name: str, model: nn.Module) -> None:
     if module is None:
         return
     weight = module._parameters.get(attribute, module._buffers.get(attribute))
-    packed = [x for x in (*module._parameters, *module._buffers) if x in PACKED]
     if weight is not None:
-        _refuse_dtype(name, weight)
-    if packed or "quantized" in type(module).__module__:
+        refuse_dtype(name, weight)
+    if is_packed(module):
         raise UsageError(
             f"{name} is quantised ({type(module).__name__}), and quantised weights cannot be tuned "
             "in place: load the model unquantised, or leave it out of the selection"

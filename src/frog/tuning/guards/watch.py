@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -241,6 +242,7 @@ class Watch:
             "record": self.record.state_dict(),
             "account": self.account.state_dict(),
             "guards": {x.name: x.state_dict() for x in self.guards},
+            "found": [[x.name, [asdict(r) for r in readings]] for x, readings in self._found],
         }
 
     def check_state(self, state: dict[str, Any]) -> None:
@@ -266,6 +268,11 @@ class Watch:
         self.account.load_state_dict(state["account"])
         for guard in self.guards:
             guard.load_state_dict(state["guards"][guard.name])
+        named = {x.name: x for x in self.guards}
+        self._found = [
+            (named[name], tuple(Reading(**x) for x in readings))
+            for name, readings in state["found"]
+        ]
 
 
 class AfterForward:

@@ -13,27 +13,12 @@ import torch
 import frog
 from frog.errors import ReportError, UsageError
 from frog.tuning import Tuner
-from frog.tuning.guards import Health, Reading, ScaleCollapse, ShapeOfChange, Subspaces, Watcher
+from frog.tuning.guards import Health, ScaleCollapse, ShapeOfChange, Subspaces
 from tests.conftest import shared
-from tests.tuning.guarded import GOOD, guarded, loop
+from tests.tuning.guarded import GOOD, At, guarded, loop
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
 
 ALL = ("health", "scale-collapse", "over-training", "subspaces", "change")
-
-
-class At(Watcher):
-    """Raises an alarm at the given steps."""
-
-    name = "at"
-    every = 1
-
-    def __init__(self, *steps: int, **common: Any) -> None:
-        super().__init__(**common)
-        self.steps = steps
-
-    def check(self, run: Any) -> list[Reading]:
-        value = 2.0 if run.step in self.steps else 0.0
-        return [Reading(layer="w", kind="planned", before=0, value=value, limit=1, words="it is")]
 
 
 # ------------------------------------------------------------------------------ actions

@@ -91,6 +91,10 @@ class Health(Watcher):
         if (run.step + 1) % self.every:
             return ()
         self._keep(run)
+        if getattr(optimizer, "found_inf", None) is not None:
+            # a fused step under GradScaler: scaled gradients, of which it leaves out the bad ones
+            self._norm = None
+            return ()
         trains = run.parameters()
         gradients = [x.grad for x in trains.values() if x.grad is not None]
         self._norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
@@ -103,9 +107,9 @@ class Health(Watcher):
             (k for k, x in trains.items() if x.grad is not None and not _finite(x.grad)), ""
         )
         if self.action != "log":
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
+            held = [x for group in optimizer.param_groups for x in group["params"]]
+            for parameter in (*trains.values(), *held):  # those of other optimizers, too
+                parameter.grad = None
         skips = self._bad < IN_A_ROW and self.action in ("slow", "restore")
         return (
             Reading(

@@ -36,6 +36,7 @@ trainer = SFTTrainer(
     SFTConfig(
         str(folder / "run"), max_steps=20, per_device_train_batch_size=8, max_length=48,
         report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True, use_cpu=True,
+        bf16=False,
     ),
     train_dataset=rows,
     processing_class=tokenizer,

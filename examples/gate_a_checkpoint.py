@@ -1,6 +1,6 @@
 """Hold a new checkpoint against the last good one, as a CI job would.
 
-    python examples/gate_a_checkpoint.py        # ends with 3: the gate fails, and says why
+python examples/gate_a_checkpoint.py        # ends with 3: the gate fails, and says why
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Three lines in your own Trainer: 3 % of a small BERT learns which texts praise.
 
-    pip install '.[tune]' && python examples/tune_in_trainer.py
+pip install '.[tune]' && python examples/tune_in_trainer.py
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """A loop of your own, resumed and undone: exact in both directions.
 
-    python examples/tune_plain_loop.py
+python examples/tune_plain_loop.py
 """
 
 import torch
@@ -27,7 +27,7 @@ def loss_of(model: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) ->
 print(tuner.rate(batches[:2], loss=loss_of, full=1e-3))
 optimizer = tuner.optimizer()
 first = last = 0.0
-for epoch in range(10):
+for _ in range(10):
     for batch in batches:
         loss = loss_of(model, batch)
         loss.backward()

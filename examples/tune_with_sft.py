@@ -1,6 +1,6 @@
 """TRL's SFTTrainer on a small Llama; the change leaves as an adapter that plain peft loads.
 
-    pip install '.[tune]' trl && python examples/tune_with_sft.py
+pip install '.[tune]' trl && python examples/tune_with_sft.py
 """
 
 import tempfile
@@ -18,7 +18,9 @@ import frog
 torch.manual_seed(0)
 folder = Path(tempfile.mkdtemp())
 letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-pieces = Tokenizer(models.BPE(vocab={x: i for i, x in enumerate(["<pad>", "</s>", *letters])}, merges=[]))
+pieces = Tokenizer(
+    models.BPE(vocab={x: i for i, x in enumerate(["<pad>", "</s>", *letters])}, merges=[])
+)
 pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token="<pad>", eos_token="</s>")
 config = LlamaConfig(
@@ -54,5 +56,7 @@ tokens = torch.tensor([tokenizer("a frog")["input_ids"]])
 wanted = model.eval()(tokens).logits
 
 frog.export_delta(delta, str(folder / "base"), "shira", folder / "shira")
-adapted = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(folder / "base"), folder / "shira")
+adapted = PeftModel.from_pretrained(
+    LlamaForCausalLM.from_pretrained(folder / "base"), folder / "shira"
+)
 print("peft gives the same:", torch.equal(adapted.eval()(tokens).logits, wanted))

@@ -315,14 +315,16 @@ def guards_of(given: Sequence[GuardSpec] | str) -> Any:
     return made
 
 
-def settings_of(kind: type) -> list[str]:
+def settings_of(kind: Callable[..., Any]) -> list[str]:
     """What a guard can be given: the named arguments of its class and of what it is made of."""
     found: dict[str, None] = {}
-    for part in kind.__mro__:
-        if "__init__" in vars(part) and part is not object:
-            for name, value in inspect.signature(vars(part)["__init__"]).parameters.items():
-                if value.kind is value.KEYWORD_ONLY:
-                    found[name] = None
+    made: list[Any] = [kind]
+    if isinstance(kind, type):
+        made = [vars(x)["__init__"] for x in kind.__mro__[:-1] if "__init__" in vars(x)]
+    for function in made:
+        for name, value in inspect.signature(function).parameters.items():
+            if value.kind is value.KEYWORD_ONLY:
+                found[name] = None
     return list(found)
 
 

@@ -135,3 +135,42 @@ def test_what_a_guard_says_is_the_reason_of_the_stop() -> None:
 
 def replace_stopped(tuner: Any) -> Any:
     return SimpleNamespace(**{**vars(tuner), "stopped": False})
+
+
+def test_mistakes_that_other_libraries_would_tell_late(
+    bert: Path, rows: Path, tmp_path: Path
+) -> None:
+    """Each is told as a mistake of use, with what to do, and nothing is written."""
+    plain = {"max_steps": 2, "use_cpu": True}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"training": plain | {"max_steps": 0}}, r"max_steps: must be at least 1, or -1 .* got 0"),
+        ({"training": plain | {"report_to": "nowhere"}}, r"report_to: .*set report_to: none"),
+        (
+            {"guards": {"health": {"evry": 5}}},
+            r"no setting of the guard health 'evry'. Did .*every",
+        ),
+        ({"noise": "lots"}, r"noise: must be none, a number or a mapping .* got 'lots'"),
+    ]
+    for change, told_so in wrong:
+        with pytest.raises(UsageError, match=told_so):
+            frog.tune(recipe_of(bert, rows, tmp_path / "out", **change))
+    one = recipe_of(bert, rows, tmp_path / "out")
+    one["data"] |= {"labels": ["good"]}
+    with pytest.raises(UsageError, match="labels: must name at least 2"):
+        frog.tune(one)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_where_nothing_can_be_made_is_told_at_once(bert: Path, rows: Path) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("needs /proc, which takes no folders even from root")
+    with pytest.raises(UsageError, match="/proc must be writable"):
+        frog.tune(recipe_of(bert, rows, Path("/proc/nothing")))
+
+
+def test_the_base_of_a_new_head_is_explained(bert: Path, rows: Path, tmp_path: Path) -> None:
+    frog.tune(recipe_of(bert, rows, tmp_path / "out"))
+    delta = frog.SparseDelta.load(tmp_path / "out" / "delta.safetensors")
+    with pytest.raises(UsageError, match=r"with the new head .* frog delta revert"):
+        frog.export_delta(delta, bert, "merged", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()

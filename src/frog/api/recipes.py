@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from frog.allocation.rules import RULES
 from frog.api.allocating import allocate
 from frog.api.measuring import Run, analyze
 from frog.api.selecting import Choice, select
-from frog.errors import FrogError, UsageError
+from frog.errors import FrogError, UnknownName, UsageError
 from frog.selection.expression import parse
 from frog.serial.recipe import Known, recipe_from_yaml, yaml_of
 from frog.types import Budget, ModelReport, Plan, Selection, Settings
@@ -301,11 +302,30 @@ def guards_of(given: Sequence[GuardSpec] | str) -> Any:
             continue
         from frog.tuning.guards.guard import GUARDS, SHORT
 
+        kind = GUARDS[SHORT.get(spec.name, spec.name)]
+        known = settings_of(kind)
+        for name in spec.settings:
+            if name not in known:
+                told = UnknownName(f"setting of the guard {spec.name}", name, known)
+                raise UsageError(str(told))
         try:
-            made.append(GUARDS[SHORT.get(spec.name, spec.name)](**spec.settings))
+            made.append(kind(**spec.settings))
         except TypeError as error:
             raise UsageError(f"guard {spec.name}: {error}") from None
     return made
+
+
+def settings_of(kind: Callable[..., Any]) -> list[str]:
+    """What a guard can be given: the named arguments of its class and of what it is made of."""
+    found: dict[str, None] = {}
+    made: list[Any] = [kind]
+    if isinstance(kind, type):
+        made = [vars(x)["__init__"] for x in kind.__mro__[:-1] if "__init__" in vars(x)]
+    for function in made:
+        for name, value in inspect.signature(function).parameters.items():
+            if value.kind is value.KEYWORD_ONLY:
+                found[name] = None
+    return list(found)
 
 
 def sampler_of(recipe: Recipe, prepared: Any, report: ModelReport) -> Any:

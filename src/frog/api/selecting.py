@@ -90,7 +90,8 @@ def select(
     if expression.needs_gradient and choice.gradients is None:
         raise UsageError(
             f"the score '{expression}' needs gradients of a few batches: "
-            "choice=Choice(gradients=frog.collect_gradients(model, batches))"
+            "choice=Choice(gradients=frog.collect_gradients(model, batches)), on the command line "
+            "--data FILE --task NAME"
         )
     units = Units(
         granularity=granularity, size=choice.block_size if granularity == "block" else (1, 1)

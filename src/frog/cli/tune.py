@@ -64,6 +64,8 @@ def tune(  # noqa: PLR0913 - a flag is an argument here
         if format != "quiet":
             suggest("frog", "tune", str(recipe), *words)
         return
+    if resume and not api.checkpoint_step(made) and format != "quiet":
+        say("there is no checkpoint to go on from: this run starts anew")
     result = None
     with contextlib.suppress(KeyboardInterrupt), display, display.signals():
         result = api.tune(made, resume=resume, overwrite=overwrite, watch=watch)

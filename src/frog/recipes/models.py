@@ -100,8 +100,19 @@ class _told:
             words = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(
                 f"{self.recipe.where('model')}: the {self.what} of {self.recipe.model} cannot be "
-                f"loaded: {words[0]}"
+                f"loaded: {words[0].rstrip(': ')}{self.advice(words[0])}"
             ) from error
+
+    def advice(self, words: str) -> str:
+        """What to do about it."""
+        model = self.recipe.model
+        if not Path(model).exists():
+            return f" (there is no folder '{model}' beside the recipe, so it is taken for a hub id)"
+        if self.what == "tokenizer":
+            return f": {model} must hold the files of a tokenizer, as save_pretrained writes them"
+        if "Unrecognized configuration class" in words:
+            return f": it is no model for the task {self.recipe.task}"
+        return ""
 
 
 def _check_finite(model: Any, recipe: Recipe, new: tuple[str, ...]) -> None:

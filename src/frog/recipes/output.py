@@ -168,6 +168,12 @@ def _can_be_made(output: Path, place: str) -> None:
         raise UsageError(f"{place}: {there} must be a folder, got a file: choose another")
     if not os.access(there, os.W_OK):
         raise UsageError(f"{place}: {there} must be writable: choose another folder")
+    try:  # root is told that everything is writable: file systems have their own opinion
+        os.rmdir(tempfile.mkdtemp(prefix=".frog-", dir=there))
+    except OSError as error:
+        raise UsageError(
+            f"{place}: {there} must be writable, got '{error.strerror}': choose another folder"
+        ) from None
 
 
 def _step(output: Path) -> int:

@@ -65,6 +65,7 @@ def arguments_of(recipe: Recipe, prepared: Prepared) -> Any:
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         words = " ".join(str(error).split())
         raise UsageError(f"{recipe.where('training')}: {words}") from None
+    check_reporters(recipe, made)
     if not alone:
         raise UsageError(
             f"frog tune must run in one process, got {made.world_size}: for several, use the tuner "
@@ -102,6 +103,19 @@ def optimizer_of(arguments: Any, model: Any, recipe: Recipe) -> tuple[Any, dict[
         raise UsageError(f"{recipe.where('training', 'optim')}: is no optimizer of torch's kind")
     settings = {k: v for k, v in settings.items() if k not in ("lr", "params", "optimizer_dict")}
     return kind, {**settings, "weight_decay": arguments.weight_decay}
+
+
+def check_reporters(recipe: Recipe, arguments: Any) -> None:
+    """UsageError where a package that ``training.report_to`` names is missing, before any work."""
+    integrations = need("transformers").integrations.integration_utils
+    installed = integrations.get_available_reporting_integrations()
+    for name in arguments.report_to:
+        if name not in installed:
+            known = name in integrations.INTEGRATION_TO_CALLBACK
+            told = f"needs the package of {name}: install it" if known else f"knows no '{name}'"
+            raise UsageError(
+                f"{recipe.where('training', 'report_to')}: {told}, or set report_to: none"
+            )
 
 
 def trainer_of(prepared: Prepared, arguments: Any, optimizer: Any) -> Any:

@@ -34,7 +34,7 @@ def plan_table(plan: Plan, *, everything: bool = False) -> RenderableType:
             lines.append(Text(f"... {len(rows) - len(shown)} more: --all", style="dim"))
     if plan.left_out:
         left = count(len(plan.left_out), "tensor")
-        lines += ["", Text(f"{left} left out; the reasons are in the file", style="dim")]
+        lines += ["", Text(f"{left} left out; the file of the plan says why", style="dim")]
     lines += [Text(printable(f"note: {note}"), style="dim") for note in plan.notes]
     return Group(*lines)
 

@@ -62,6 +62,8 @@ def _as_noise(value: Any) -> Any:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"nu": value}
+    if not isinstance(value, dict):
+        raise ValueError("must be none, a number or a mapping such as {nu: 0.01}")
     return value
 
 

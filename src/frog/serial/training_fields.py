@@ -37,6 +37,7 @@ LEAST = {
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "num_train_epochs": 0,
+    "warmup_steps": 0,
     "weight_decay": 0,
     "max_grad_norm": 0,
     "save_total_limit": 1,
@@ -77,6 +78,10 @@ def _checked(name: str, value: Any, known: Mapping[str, Any], lines: Lines) -> A
         raise UsageError(f"{place}: must be {_in_words(kind)}, got {shown(value)}") from None
     if isinstance(checked, float) and not math.isfinite(checked):
         raise UsageError(f"{place}: must be finite, got {checked}")
+    if name == "max_steps" and (checked == 0 or checked < -1):
+        raise UsageError(
+            f"{place}: must be at least 1, or -1 to go by num_train_epochs, got {shown(value)}"
+        )
     if name in LEAST and checked is not None and checked < LEAST[name]:
         raise UsageError(f"{place}: must be at least {LEAST[name]}, got {shown(value)}")
     return checked

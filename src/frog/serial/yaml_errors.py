@@ -54,6 +54,8 @@ def explained(
             f"a {lines.kind} for a later frog needs pip install --upgrade frog"
         )
     text = MESSAGES.get(found["type"]) or found["msg"]
+    if found["type"] == "too_short" and (least := found.get("ctx", {}).get("min_length", 1)) > 1:
+        text = f"must name at least {least}"
     text = text.removeprefix("Value error, ").replace("Input should be", "must be")
     text = text.replace("greater than or equal to", "at least").replace("greater than", "above")
     text = text.replace("less than or equal to", "at most").replace("less than", "below")

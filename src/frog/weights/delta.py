@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,9 +118,14 @@ def check_base(delta: SparseDelta, tensors: TensorList, *, revert: bool = False)
         tensor = known.get(part.tensor)
         if tensor is None or tensor.shape != part.shape or tensor.dtype != part.dtype:
             got = "none" if tensor is None else f"{tensor.dtype} {tensor.shape}"
+            same = Path(delta.path).resolve() == Path(tensors.path).resolve()
+            told = (
+                "with the new head that the run began with: frog delta revert TUNED DELTA -o BASE "
+                "gives that model" if same and not revert else f"for {delta.path}"
+            )  # fmt: skip
             raise UsageError(
                 f"{tensors.path}: {part.tensor} must be {part.dtype} {part.shape} as in the delta, "
-                f"got {got}: the delta was made for {delta.path}"
+                f"got {got}: the delta was made {told}"
             )
         found = digest(bits_of(tensor), part.shape, part.dtype)
         wanted, other = (part.after, part.before) if revert else (part.before, part.after)

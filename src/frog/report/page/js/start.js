@@ -67,8 +67,9 @@ function comparisonPage() {
   const later = [];
   const metrics = [...data.metrics].sort((a, b) => rank(a.key) - rank(b.key));
   for (const metric of metrics) {
-    (CHANGE_COLUMNS.indexOf(metric.key) in [0, 1, 2] ? columns : later).push(metricColumn(metric, CHANGE_COLUMNS.includes(metric.key)));
-    if (metric.key === "change:alpha" && valuesOf("change:alpha_low").some(isNumber)) columns.push(intervalColumn("Δα interval", "change:alpha_low", "change:alpha_high", "joint 95 % interval of the change of alpha; sorts by its width"));
+    (CHANGE_COLUMNS.indexOf(metric.key) in [0, 1, 2] || metric.key === "drift" ? columns : later).push(metricColumn(metric, CHANGE_COLUMNS.includes(metric.key)));
+    // few layers have an interval where only those near a threshold are resampled
+    if (metric.key === "change:alpha" && 4 * valuesOf("change:alpha_low").filter(isNumber).length >= layers.name.length) columns.push(intervalColumn("Δα interval", "change:alpha_low", "change:alpha_high", "joint 95 % interval of the change of alpha; sorts by its width"));
   }
   const verdict = (i) => {
     const [before, after] = [layers.verdicts_before[i].join(", "), layers.verdicts[i].join(", ")];

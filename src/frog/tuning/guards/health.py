@@ -28,13 +28,13 @@ IN_A_ROW = 3
 class Health(Watcher):
     """Not-finite gradients, steps or changes beyond all measure, exploding gradients, rising loss.
 
-    Per matrix of RMS r = ||W||_F / sqrt(m n) at the start, after every ``every`` steps:
+    Per matrix, over r = ||W||_F / sqrt(m n) at the start or the RMS of all tuned weights, whichever
+    is larger (one rate serves small and large matrices), after every ``every`` steps:
 
-    - ``step``: RMS of the last step of the chosen entries, over r or the RMS of all tuned weights,
-      whichever is larger: one rate serves small and large matrices. A share b of the weights
-      needs a rate that grows as 1 / b, so the limit is ``moved`` / b, at most ``step``: twice the
-      largest that the automatic learning rate gives;
-    - ``change``: ||dW||_F / ||W||_F. Beyond its limit the run is slowed, never put back: it got
+    - ``step``: RMS of the last step of the chosen entries. A share b of the weights needs a rate
+      that grows as 1 / b, so the limit is ``moved`` / b, at most ``step``: twice the largest that
+      the automatic learning rate gives;
+    - ``change``: ||dW||_F / sqrt(m n). Beyond its limit the run is slowed, never put back: it got
       there by many steps;
     - ``gradient``: norm of the whole gradient as the optimizer gets it (clipping hides its
       growth), median of 5 steps, over that of the first 5;
@@ -166,10 +166,11 @@ class Health(Watcher):
             share = len(compact.change) / compact.weight.numel()
             if not math.isfinite(change):
                 step = change = math.nan
-            # an all-zero weight has no scale: only NaN counts there
-            changes.append(change / (whole or math.inf))
-            scale = max(whole / math.sqrt(compact.weight.numel()), self._rms) or math.inf
+            # an all-zero weight among others that are zero has no scale: only NaN counts there
+            entries = compact.weight.numel()
+            scale = max(whole / math.sqrt(entries), self._rms) or math.inf
             steps.append(step / math.sqrt(len(compact.change)) / scale)
+            changes.append(change / math.sqrt(entries) / scale)
             limits.append(min(self.step, self.moved / share))
         if not steps:
             return
@@ -183,7 +184,7 @@ class Health(Watcher):
         lost = math.isnan(changes[place])
         yield Reading(
             layer=names[place], kind="change", before=0.0, value=changes[place],
-            limit=self.change, words="||dW||_F / ||W||_F", undo=lost,
+            limit=self.change, words="RMS of the change, over that of the weights,", undo=lost,
             act="slow" if self.action == "restore" and not lost else "",
         )  # fmt: skip
 

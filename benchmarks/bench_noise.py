@@ -46,9 +46,9 @@ from benchmarks.layer_keys import cifar_test, pixels
 from benchmarks.partners import CHANNEL_MEAN, CHANNEL_STD, SHARED, ResNet, resnet_weights
 from frog.numerics.units import unit_count, unit_sizes
 from frog.tuning import Tuner
-from frog.tuning.guide import guide_of
-from frog.tuning.noisy import NoisyLinear, Numbers, Part
-from frog.tuning.spread import Spread
+from frog.tuning.noise.guide import guide_of
+from frog.tuning.noise.layers import NoisyLinear, Numbers, Part
+from frog.tuning.noise.spread import Spread
 from frog.types import Allotment, Budget, Chosen, Plan, Selection
 
 WIDTH, LAYERS, SHARE, TOKENS, SEQUENCES = 2048, 3, 0.01, 512, 4

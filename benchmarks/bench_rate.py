@@ -43,8 +43,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import frog
 from benchmarks.measuring import command, load_average, machine
 from benchmarks.partners import CHANNEL_MEAN, CHANNEL_STD, KEPT, SentimentTask, SignTask
-from frog.tuning.defaults import ALSO, full_rate
 from frog.tuning.rates import CAP
+from frog.tuning.rates.defaults import ALSO, full_rate
 
 SETTINGS = frog.Settings(bootstrap=0, curves=False, min_evals=16)
 

@@ -13,8 +13,8 @@ from torch import nn
 
 import frog
 from frog.errors import UsageError
-from frog.tuning.defaults import FULL, family_of, full_rate, kind_of
 from frog.tuning.rates import CAP, measure
+from frog.tuning.rates.defaults import FULL, family_of, full_rate, kind_of
 from frog.types import Allotment
 from tests.tuning.models import batches, choose, llama, masks
 from tests.tuning.test_modules import MODELS, Images, gpt2, mixtral

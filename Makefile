@@ -22,7 +22,7 @@ lint:
 	@python=$$($(SETUP) dev) && $$python -m ruff check . && $$python -m ruff format --check . && $$python -m pyright
 
 bench:  ## every benchmark; results go to benchmarks/results
-	@python=$$($(SETUP) bench) && for file in benchmarks/bench_*.py; do $$python $$file || exit 1; done
+	@python=$$($(SETUP) bench) && for file in benchmarks/bench_*.py; do PYTHONPATH=. $$python $$file || exit 1; done
 
 clean:
 	rm -rf .venv frog-out .pytest_cache .ruff_cache

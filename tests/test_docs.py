@@ -161,7 +161,7 @@ def test_the_recipe_in_the_documents_is_one(tmp_path: Path) -> None:
     known = Known(
         tasks={"text-classification": ("text", "label", "labels", "max_length")},
         rules=["uniform"],
-        guards=None,
+        guards=[],
         score=lambda text: None,
         training=lambda: {
             "num_train_epochs": float,

@@ -244,6 +244,14 @@ def test_numbers_beside_links_to_results_stand_there() -> None:
     assert not stands_in(0.68, 2, "0.69 and 6.8") and stands_in(68.1, 1, "0.681")
 
 
+def test_ways_to_draw_layers_are_all_described() -> None:
+    from frog.allocation.odds import WAYS
+
+    text = (ROOT / "docs/layer-sampling.md").read_text()
+    table = text[text.index("| `by` |") :].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) >= set(WAYS)
+
+
 def test_guards_are_all_described() -> None:
     from frog.tuning.guards import GUARDS
 

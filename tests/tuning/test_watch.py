@@ -19,8 +19,6 @@ from tests.tuning.guarded import GOOD, guarded, loop
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
 from tests.tuning.runs import sft_trainer
 
-ALL = ("health", "scale-collapse", "over-training", "subspaces", "change")
-
 
 class At(Watcher):
     """Raises an alarm at the given steps."""

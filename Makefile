@@ -19,7 +19,7 @@ test-browser:  ## the page in headless Chromium; skips where there is none (CHRO
 	@python=$$($(SETUP) dev) && $(ONE) $$python -m pytest -q -m browser
 
 lint:
-	@python=$$($(SETUP) dev) && $$python -m ruff check . && $$python -m ruff format --check . && $$python -m pyright
+	@python=$$($(SETUP) dev) && $$python -m ruff check . && $$python -m ruff format --check . && $$python -m pyright --pythonpath $$python
 
 bench:  ## every benchmark; results go to benchmarks/results
 	@python=$$($(SETUP) bench) && for file in benchmarks/bench_*.py; do PYTHONPATH=. $$python $$file || exit 1; done

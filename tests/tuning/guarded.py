@@ -8,11 +8,26 @@ from typing import Any
 import torch
 
 from frog.tuning import Tuner
-from frog.tuning.guards import Guard
+from frog.tuning.guards import Guard, Reading, Watcher
 from tests.tuning.models import batches, choose, llama
 
 GOOD = 3e-3
 """A good learning rate for the small Llama with 5 % of its weights."""
+
+
+class At(Watcher):
+    """Raises an alarm at the given steps."""
+
+    name = "at"
+    every = 1
+
+    def __init__(self, *steps: int, **common: Any) -> None:
+        super().__init__(**common)
+        self.steps = steps
+
+    def check(self, run: Any) -> list[Reading]:
+        value = 2.0 if run.step in self.steps else 0.0
+        return [Reading(layer="w", kind="planned", before=0, value=value, limit=1, words="it is")]
 
 
 def loop(

@@ -13,27 +13,11 @@ import torch
 import frog
 from frog.errors import ReportError, UsageError
 from frog.tuning import Tuner
-from frog.tuning.guards import Health, Reading, ScaleCollapse, ShapeOfChange, Subspaces, Watcher
+from frog.tuning.guards import Health, ScaleCollapse, ShapeOfChange, Subspaces
 from tests.conftest import shared
-from tests.tuning.guarded import GOOD, guarded, loop
+from tests.tuning.guarded import GOOD, At, guarded, loop
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
 from tests.tuning.runs import sft_trainer
-
-
-class At(Watcher):
-    """Raises an alarm at the given steps."""
-
-    name = "at"
-    every = 1
-
-    def __init__(self, *steps: int, **common: Any) -> None:
-        super().__init__(**common)
-        self.steps = steps
-
-    def check(self, run: Any) -> list[Reading]:
-        value = 2.0 if run.step in self.steps else 0.0
-        return [Reading(layer="w", kind="planned", before=0, value=value, limit=1, words="it is")]
-
 
 # ------------------------------------------------------------------------------ actions
 
@@ -108,6 +92,21 @@ def test_a_rate_that_was_slowed_too_often_ends_the_run() -> None:
     tuner = guarded([At(2, 4, 6, 8, 10, action="slow")])
     loop(tuner)
     assert [x.action for x in tuner.alarms] == ["slow", "slow", "stop"] and tuner.step == 6
+
+
+@pytest.mark.parametrize("share", [0.005, 0.05, 1.0])
+def test_the_automatic_rate_raises_no_alarm(share: float) -> None:
+    """Also at a budget so small that its cap decides, and without a warm-up."""
+    model = llama(initializer_range=0.05)
+    tuner = Tuner(model, choose(model, share), guards="auto")
+    made = tuner.optimizer()
+    assert tuner.measured.used is not None and tuner.measured.used.capped == (share == 0.005)
+    assert tuner.facts[0].startswith("lr "), "told by the callback before training"
+    for batch in batches(30, size=8):
+        model(**batch).loss.backward()
+        made.step()
+        made.zero_grad()
+    assert not tuner.alarms
 
 
 def test_what_stays_beyond_its_limit_is_told_once() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from frog.errors import UsageError
 from frog.tuning import owner, rates
-from frog.tuning.attached import ROOT, Attached, matching, refuse_second
+from frog.tuning.attached import Attached, matching
 from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
 from frog.tuning.guards.guard import Guard
 from frog.tuning.guards.guarded import Guarded
 from frog.tuning.matrix import TunedMatrix
 from frog.tuning.noise import attach_noise
-from frog.tuning.places import call_of, place, refuse_sharded
-from frog.tuning.state import BeforeForward, Followed, Holder
+from frog.tuning.places import call_of, place
+from frog.tuning.state import BeforeForward, Followed
 from frog.tuning.tap import pieces_of
 from frog.types import Noise, Plan, Rate, Selection, SparseDelta
 
@@ -69,15 +69,9 @@ class Tuner(Attached, Guarded):
         noise: Noise | None = None,
         guards: str | Sequence[str | Guard] = (),
     ) -> None:
-        refuse_sharded(model)
-        refuse_second(model)
-        self.model = model
+        super().__init__(model, selection.seed)
         self.selection = selection
         self.plan = plan or selection.plan
-        self.seed = selection.seed
-        self.step = 0
-        self.micro_step = 0
-        self.parts: dict[str, Any] = {}
         self.measured = rates.Measured()
         self.matrices: tuple[TunedMatrix, ...] = place(model, selection, self.plan)
         self.compacts: tuple[Compact, ...] = tuple(
@@ -85,7 +79,6 @@ class Tuner(Attached, Guarded):
         )
         self.dense = self._dense(also)
         self._digest = selection.digest
-        self._after: list[Callable[[torch.optim.Optimizer], None]] = []
         self._written = True
         self._stepped_by_torch = False
         self._attach(frozen_statistics)
@@ -116,6 +109,12 @@ class Tuner(Attached, Guarded):
         """Tell what follows a schedule (noise) how many optimizer steps the run has."""
         if self.noise is not None:
             self.noise.plan(total)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What a log should hold before training: where the learning rate comes from."""
+        used = self.measured.used
+        return () if used is None else tuple(used.reason.splitlines())
 
     def write(self) -> None:
         """Put every change into its dense weight: after a change by anything but an optimizer."""
@@ -214,24 +213,24 @@ class Tuner(Attached, Guarded):
         return {
             "selection": self._digest,
             "changes": {x.name: x.change.detach() for x in self.compacts},
-            "step": self.step,
-            "micro_step": self.micro_step,
-            "parts": self._parts_state(),
+            **self._state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another selection."""
+    def check_state(self, state: dict[str, Any]) -> None:
+        """UsageError for the state of another selection, or of other parts."""
         if state.get("selection") != self._digest:
             raise UsageError(
                 "the saved run trained another selection: resume with the one it was started "
                 "with (nothing was changed)"
             )
-        self._must_have_parts(state["parts"])
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        self._check_parts(state["parts"])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another selection."""
+        self.check_state(state)
+        self._load(state)
         for compact in self.compacts:
             compact.set(state["changes"][compact.name])
-        self.step, self.micro_step = state["step"], state["micro_step"]
 
     def trains_in(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether the optimizer holds something that this tuner trains."""
@@ -266,11 +265,7 @@ class Tuner(Attached, Guarded):
 
     def _attach(self, frozen_statistics: bool) -> None:
         self._start = {name: x.detach().clone() for name, x in self.dense.items()}
-        parameters = list(self.model.parameters())
-        self._required = [(x, x.requires_grad) for x in parameters]
-        dense = {id(x) for x in self.dense.values()}
-        for parameter in parameters:
-            parameter.requires_grad_(id(parameter) in dense)
+        self._take(self.dense.values(), frozen_statistics)
         by_weight = {id(compact.weight): compact for compact in self.compacts}
         self._owners: list[nn.Module] = []
         for module in list(self.model.modules()):
@@ -281,8 +276,6 @@ class Tuner(Attached, Guarded):
             }
             if mine:
                 self._adopt(module, mine)
-        self._frozen = owner.freeze_statistics(self.model) if frozen_statistics else []
-        self.model.__dict__[ROOT] = Holder(self)
         self._hook = self.model.register_forward_pre_hook(BeforeForward(self._before_forward))
         self._followed = Followed(self)
 
@@ -303,11 +296,7 @@ class Tuner(Attached, Guarded):
         self._hook.remove()
         for module in self._owners:
             owner.release(module)
-        owner.thaw_statistics(self._frozen)
-        for parameter, required in self._required:
-            parameter.requires_grad_(required)
-            parameter.grad = None if not required else parameter.grad
-        del self.model.__dict__[ROOT]
+        self._give_back()
 
     def _before_forward(self) -> None:
         """Count the forward passes of a step; write where no torch optimizer would tell of one."""

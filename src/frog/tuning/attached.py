@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import nn
 
 from frog.errors import UnknownName, UsageError
-from frog.tuning.state import Followed
+from frog.tuning import owner
+from frog.tuning.places import refuse_sharded
+from frog.tuning.state import Followed, Holder
 
 ROOT = "_frog_tuner"
 """Where the model keeps its tuner: who drops the name ``tuner`` still trains."""
@@ -20,15 +22,21 @@ class Attached:
     """A tuner or a sampler: a model has one of them at most, until ``keep`` or ``revert``.
 
     ``parts`` are saved and resumed with the optimizer; ``step`` counts its steps, ``micro_step``
-    the training forward passes since.
+    the training forward passes since. A part may have ``check_state(state)``, which refuses what
+    does not fit and changes nothing: all parts are asked before the first one loads.
     """
 
-    model: nn.Module
-    step: int
-    micro_step: int
-    parts: dict[str, Any]
-    _after: list[Callable[[torch.optim.Optimizer], None]]
     _followed: Followed
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        refuse_sharded(model)
+        refuse_second(model)
+        self.model = model
+        self.seed = seed
+        self.step = 0
+        self.micro_step = 0
+        self.parts: dict[str, Any] = {}
+        self._after: list[Callable[[torch.optim.Optimizer], None]] = []
 
     @property
     def attached(self) -> bool:
@@ -71,15 +79,58 @@ class Attached:
         if not self.attached:
             raise UsageError("this tuner has left its model already: make a new one")
 
-    def _parts_state(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self.parts.items()}
+    # ------------------------------------------------------ what both do with the model
 
-    def _must_have_parts(self, saved: Iterable[str]) -> None:
+    def _take(self, trains: Iterable[nn.Parameter], frozen_statistics: bool) -> None:
+        """Freeze all but ``trains``, without gradients from before; the model has a tuner now."""
+        kept = {id(x) for x in trains}
+        parameters = list(self.model.parameters())
+        self._required = [(x, x.requires_grad) for x in parameters]
+        for parameter in parameters:
+            if id(parameter) in kept:
+                parameter.requires_grad_(True)
+            elif parameter.is_floating_point():
+                parameter.requires_grad_(False)
+                parameter.grad = None  # clipping would count it, if it stayed
+        self._frozen = owner.freeze_statistics(self.model) if frozen_statistics else []
+        self.model.__dict__[ROOT] = Holder(self)
+
+    def _give_back(self) -> None:
+        """What required gradients does so again; statistics follow again; no tuner any more."""
+        owner.thaw_statistics(self._frozen)
+        for parameter, required in self._required:
+            parameter.requires_grad_(required)
+            parameter.grad = None if not required else parameter.grad
+        del self.model.__dict__[ROOT]
+
+    # ------------------------------------------------------------------ what both save
+
+    def _state(self) -> dict[str, Any]:
+        """Counters, and the state of all parts."""
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        return {"step": self.step, "micro_step": self.micro_step, "parts": parts}
+
+    def _check_parts(self, saved: dict[str, Any]) -> None:
+        """UsageError, before anything is loaded, where a part does not fit its saved state."""
         if set(saved) != set(self.parts):
             raise UsageError(
-                f"the saved run had {sorted(saved) or 'nothing'} beside the tuner, this one has "
-                f"{sorted(self.parts) or 'nothing'}: set it up alike (nothing was changed)"
+                f"the saved run had {_told(saved)} beside the tuner, this one has "
+                f"{_told(self.parts)}: set it up alike (nothing was changed)"
             )
+        for name, part in self.parts.items():
+            check = getattr(part, "check_state", None)
+            if check is not None:
+                check(saved[name])
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Take a :meth:`_state`, checked before."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.step, self.micro_step = state["step"], state["micro_step"]
+
+
+def _told(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 def holder_of(module: nn.Module) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from frog.errors import UsageError
+from frog.tuning.attached import holder_of
 from frog.tuning.owner import PLACE
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -136,7 +137,7 @@ def undisturbed(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[No
 def untuned(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Tuned modules as their own class: the dense weights take part as in the plain model."""
     tuned = [(x, type(x)) for x in modules if PLACE in x.__dict__]
-    tuners = {id(x): x for x in (_tuner(module) for module in modules) if x is not None}
+    tuners = {id(x): x for x in (holder_of(module) for module in modules) if x is not None}
     counted = [(x, x.micro_step) for x in tuners.values()]
     for tuner in tuners.values():
         tuner.write()
@@ -149,13 +150,6 @@ def untuned(modules: Iterable[nn.Module]) -> Iterator[None]:
             module.__class__ = kind
         for tuner, micro_step in counted:
             tuner.micro_step = micro_step
-
-
-def _tuner(module: nn.Module) -> Any:
-    from frog.tuning.attach import ROOT  # it imports this file
-
-    held = module.__dict__.get(ROOT)
-    return held.tuner if held is not None else None
 
 
 def _once(take: Take, name: str, taken: set[str]) -> Callable[[Tensor], None]:

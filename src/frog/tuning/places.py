@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from frog.errors import ModelError, UsageError
 from frog.numerics.units import unit_entries
@@ -17,6 +17,12 @@ from frog.types import Chosen, Plan, Selection, WeightMatrix
 from frog.weights.catalogue import catalogue
 from frog.weights.names import locate
 from frog.weights.source import list_tensors
+
+TRAINED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""The dtypes of weights that can be tuned."""
+
+PACKED = ("qweight", "weight_packed", "_packed_params")
+"""Tensors under which GPTQ, AWQ, compressed-tensors and torch keep packed weights."""
 
 
 def place(model: nn.Module, selection: Selection, plan: Plan) -> tuple[TunedMatrix, ...]:
@@ -44,7 +50,7 @@ def refuse_sharded(model: nn.Module) -> None:
     """UsageError where parameters are spread over processes: FSDP, FSDP2, ZeRO-3."""
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id"):
-            kind = "ZeRO-3" if hasattr(parameter, "ds_id") else "FSDP2"
+            kind = "ZeRO-3" if hasattr(parameter, "ds_id") else "FSDP2 or tensor parallel"
         elif type(parameter).__name__ == "FlatParameter" or hasattr(parameter, "_fsdp_flattened"):
             kind = "FSDP"
         else:
@@ -96,10 +102,12 @@ def parameter_homes(model: nn.Module) -> dict[str, tuple[str, nn.Module, str]]:
 def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, WeightMatrix]]:
     listed = locate(catalogue(list_tensors(model)), model)
     known = {name: matrix for matrix in listed.matrices for name in (matrix.name, *matrix.aliases)}
+    homes = parameter_homes(model)
     found = []
     for choice in chosen:
         matrix = matrix_named(choice.name, known)
         if matrix is None:
+            _refuse_quantised(choice.name, model)
             some = ", ".join(list(known)[:3])
             raise UsageError(
                 f"the selection has {choice.name}, this {type(model).__name__} has no such matrix "
@@ -112,6 +120,9 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
             )
         if matrix.live is None:
             raise UsageError(f"{choice.name} is not one parameter of the live model: leave it out")
+        if matrix.live.parameter in homes:
+            _, module, attribute = homes[matrix.live.parameter]
+            refuse_dtype(choice.name, module._parameters[attribute])
         if choice.digest and matrix.loader.fingerprint() != choice.digest:
             raise UsageError(
                 f"{choice.name} does not hold the weights that the selection was made on: load "
@@ -119,6 +130,38 @@ def _found(model: nn.Module, chosen: Iterable[Chosen]) -> list[tuple[Chosen, Wei
             )
         found.append((choice, matrix))
     return found
+
+
+def refuse_dtype(name: str, weight: Tensor | None) -> None:
+    """UsageError for 8-bit floats and whatever else is a code for weights, not weights."""
+    if weight is not None and weight.dtype not in TRAINED:
+        raise UsageError(
+            f"{name} must be a tensor of {', '.join(str(x)[6:] for x in TRAINED)} to train, got "
+            f"{weight.dtype}: quantised weights cannot be tuned in place. Load the model "
+            "unquantised, or leave it out of the selection"
+        )
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Whether a module holds packed codes in place of a weight."""
+    held = (*module._parameters, *module._buffers)
+    return "quantized" in type(module).__module__ or any(x in PACKED for x in held)
+
+
+def _refuse_quantised(name: str, model: nn.Module) -> None:
+    """UsageError where a matrix is not found because its module holds packed weights."""
+    path, _, attribute = name.rpartition(".")
+    module = dict(model.named_modules()).get(path)
+    if module is None:
+        return
+    weight = module._parameters.get(attribute, module._buffers.get(attribute))
+    if weight is not None:
+        refuse_dtype(name, weight)
+    if is_packed(module):
+        raise UsageError(
+            f"{name} is quantised ({type(module).__name__}), and quantised weights cannot be tuned "
+            "in place: load the model unquantised, or leave it out of the selection"
+        )
 
 
 def matrix_named(name: str, known: dict[str, WeightMatrix]) -> WeightMatrix | None:

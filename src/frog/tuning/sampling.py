@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from frog.errors import UsageError
-from frog.tuning import owner
-from frog.tuning.attached import ROOT, Attached, refuse_second
+from frog.tuning.attached import Attached
 from frog.tuning.changes import changes
 from frog.tuning.compact import equal_bits
 from frog.tuning.draws import draw
@@ -22,7 +21,7 @@ from frog.tuning.places import parameter_homes, refuse_sharded
 from frog.tuning.rates.defaults import family_of, full_rate
 from frog.tuning.reducing import Reducing
 from frog.tuning.sampling_callback import SamplingCallback
-from frog.tuning.state import BeforeForward, BeforeLoad, Followed, Holder
+from frog.tuning.state import BeforeForward, BeforeLoad, Followed
 from frog.tuning.units import Division, Unit
 from frog.types import Rate, SparseDelta
 
@@ -66,20 +65,13 @@ class Sampler(Attached):
         path: str = "",
         frozen_statistics: bool = True,
     ) -> None:
-        refuse_sharded(model)
-        refuse_second(model)
-        self.model = model
+        super().__init__(model, draws.seed)
         self.division = division
         self.draws = draws
         self.path = path or type(model).__name__
-        self.seed = draws.seed
-        self.step = 0
-        self.micro_step = 0
-        self.parts: dict[str, Any] = {}
         self._units = {unit.name: unit for unit in division.units}
         self.chances = dict(zip(self._units, draws.chances, strict=True))
         self._digest = self._mark()
-        self._after: list[Callable[[torch.optim.Optimizer], None]] = []
         self._start: dict[str, Tensor] = {}
         self._active: tuple[str, ...] = ()
         self._fits: Callable[[], Any] = lambda: None
@@ -231,21 +223,16 @@ class Sampler(Attached):
 
     def state_dict(self) -> dict[str, Any]:
         """The counters and parts, as they travel with the optimizer: the rest follows from them."""
-        return {
-            "sampling": self._digest,
-            "step": self.step,
-            "micro_step": self.micro_step,
-            "parts": self._parts_state(),
-        }
+        return {"sampling": self._digest, **self._state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another sampling."""
+    def check_state(self, state: dict[str, Any]) -> None:
+        """UsageError for the state of another sampling, and where gradients would be lost."""
         if state.get("sampling") != self._digest:
             raise UsageError(
                 "the saved run sampled other layers: resume with the same report, model, seed and "
                 "settings of the LayerSampler (nothing was changed)"
             )
-        self._must_have_parts(state["parts"])
+        self._check_parts(state["parts"])
         gone = [x for x in self._active if x not in self.units_at(state["step"])]
         if any(p.grad is not None for x in gone for p in self._units[x].parameters.values()):
             raise UsageError(
@@ -253,9 +240,11 @@ class Sampler(Attached):
                 "zero_grad(): layers that train now do not train there. Call "
                 "sampler.meet(optimizer) before optimizer.load_state_dict (nothing was changed)"
             )
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
-        self.step, self.micro_step = state["step"], state["micro_step"]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a :meth:`state_dict`; UsageError, and nothing changes, for another sampling."""
+        self.check_state(state)
+        self._load(state)
         self._take_turns()
 
     def trains_in(self, optimizer: torch.optim.Optimizer) -> bool:
@@ -321,17 +310,8 @@ class Sampler(Attached):
                 self._start[name] = _copy(parameter)
 
     def _attach(self, frozen_statistics: bool) -> None:
-        parameters = list(self.model.parameters())
-        self._required = [(x, x.requires_grad) for x in parameters]
-        for parameter in parameters:
-            if parameter.is_floating_point():
-                parameter.requires_grad_(False)
-                parameter.grad = None
-        for parameter in self.division.always.values():
-            parameter.requires_grad_(True)
+        self._take(self.division.always.values(), frozen_statistics)
         self._hold(self.division.always)
-        self._frozen = owner.freeze_statistics(self.model) if frozen_statistics else []
-        self.model.__dict__[ROOT] = Holder(self)
         in_turns = {name: x for unit in self.units for name, x in unit.parameters.items()}
         self._reducing = Reducing(self.model, in_turns, self._digest)
         before = BeforeForward(self._before_forward)
@@ -347,11 +327,7 @@ class Sampler(Attached):
         self._reducing.remove()
         for hook in self._hooks:
             hook.remove()
-        owner.thaw_statistics(self._frozen)
-        for parameter, required in self._required:
-            parameter.requires_grad_(required)
-            parameter.grad = None if not required else parameter.grad
-        del self.model.__dict__[ROOT]
+        self._give_back()
 
     def _before_forward(self) -> None:
         if torch.is_grad_enabled():

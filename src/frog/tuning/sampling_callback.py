@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from frog.tuning.trainer_log import TrainerLog
+
 if TYPE_CHECKING:
     from frog.tuning.sampling import Sampler
 
@@ -12,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class SamplingCallback:
-    """Logs, with everything that the Trainer logs, which units train and how many weights.
+    """Logs, with every line of training metrics, which units trained.
 
     Only the events that it needs are methods; it answers all others of a ``TrainerCallback``, of
     which it is none: layer sampling does not need transformers.
@@ -20,6 +22,7 @@ class SamplingCallback:
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
+        self._log = TrainerLog(self._news)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """The chances, once; refuses an optimizer that does not hold what is sampled."""
@@ -29,18 +32,24 @@ class SamplingCallback:
             sampler.check(optimizer)
         chances = ", ".join(f"{name} {chance:.3f}" for name, chance in sampler.chances.items())
         logger.info("%r; chances in a draw: %s", sampler, chances)
+        self._log.follow(self)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
-        """Adds the places of the units of the last step to what is logged."""
+        """A line was logged: with what is new where the trainer's own log could not be joined."""
+        self._log.told(state, logs)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Leave the trainer as it was."""
+        self._log.leave()
+
+    def _news(self) -> dict[str, int]:
+        """The places of the units that trained in the last step."""
         sampler = self._sampler
-        if logs is None or not sampler.attached:
-            return
+        if not sampler.attached:
+            return {}
         names = [unit.name for unit in sampler.units]
         units = sampler.units_at(max(sampler.step - 1, 0))
-        told = {f"sampling/unit_{i}": names.index(name) for i, name in enumerate(units)}
-        logs.update(told)
-        if state.log_history:
-            state.log_history[-1].update(told)
+        return {f"sampling/unit_{i}": names.index(name) for i, name in enumerate(units)}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):

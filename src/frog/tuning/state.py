@@ -30,6 +30,10 @@ class Stateful(Protocol):
         """Plain numbers, strings and tensors."""
         ...
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Refuse what does not fit; changes nothing."""
+        ...
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what :meth:`state_dict` gave; changes nothing where it does not fit."""
         ...
@@ -118,9 +122,21 @@ class Followed:
                 "the optimizer state to resume from was saved without a tuner: it must come from "
                 "a run with the same selection (nothing was changed)"
             )
+        tuner.check_state(state["state"][KEY])
+        saved, mine = _groups(state["param_groups"]), _groups(optimizer.param_groups)
+        if saved != mine:  # torch would find out when the tuner is loaded already
+            raise UsageError(
+                f"the optimizer state to resume from has groups of {saved} parameters, this "
+                f"optimizer has {mine}: make tuner and optimizer with the same plan, also= and "
+                "settings (nothing was changed)"
+            )
         tuner.load_state_dict(state["state"][KEY])
         rest = {key: value for key, value in state["state"].items() if key != KEY}
         return {**state, "state": rest}
+
+
+def _groups(groups: Any) -> list[int]:
+    return [len(group["params"]) for group in groups]
 
 
 class BeforeForward:

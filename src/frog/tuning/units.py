@@ -10,7 +10,7 @@ from torch import nn
 
 from frog.errors import UsageError
 from frog.tuning.attached import matching
-from frog.tuning.places import refuse_nonfinite
+from frog.tuning.places import TRAINED, is_packed, refuse_nonfinite
 from frog.types import WeightMatrix
 from frog.weights.catalogue import catalogue
 from frog.weights.names import locate
@@ -87,6 +87,12 @@ def divide(model: nn.Module, unit: str, always: Sequence[str] | None) -> Divisio
         if mine:
             units.append(Unit(name=prefix or "(model)", parameters=mine, matrices=tuple(matrices)))
     if len(units) < 2:
+        packed = [name for name, x in model.named_modules() if is_packed(x)]
+        if packed:
+            raise UsageError(
+                f"{packed[0]} is quantised, and quantised weights cannot train: load the model "
+                "unquantised"
+            )
         raise UsageError(
             f"layer sampling needs two {kind}s or more to choose from, this "
             f"{type(model).__name__} has {len(units)}: "
@@ -131,7 +137,7 @@ def _within(name: str, prefix: str, deep: bool) -> bool:
 
 
 def _refuse(name: str, parameter: nn.Parameter) -> None:
-    if not parameter.is_floating_point():
+    if parameter.dtype not in TRAINED:
         raise UsageError(
             f"{name} must be a floating-point tensor to train, got {parameter.dtype}: load the "
             "model unquantised, or make always= narrower"

@@ -39,7 +39,10 @@ class Guard(Protocol):
         ...
 
     def before_step(self, run: Run, optimizer: torch.optim.Optimizer) -> Iterable[Reading]:
-        """Before every step of the optimizer, when the gradients are complete."""
+        """Before every step of the optimizer, when the gradients are complete.
+
+        What is beyond its limit is acted on when the step is over; ``restore`` undoes it.
+        """
         ...
 
     def after_step(self, run: Run) -> None:

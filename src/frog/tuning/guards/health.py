@@ -30,8 +30,10 @@ class Health(Watcher):
 
     Per matrix of RMS r = ||W||_F / sqrt(m n) at the start, after every ``every`` steps:
 
-    - ``step``: RMS of the last step of the chosen entries, over r. A share b of the weights
-      needs a rate that grows as 1 / b, so the limit is ``moved`` / b, at most ``step``;
+    - ``step``: RMS of the last step of the chosen entries, over r or the RMS of all tuned weights,
+      whichever is larger: one rate serves small and large matrices. A share b of the weights
+      needs a rate that grows as 1 / b, so the limit is ``moved`` / b, at most ``step``: twice the
+      largest that the automatic learning rate gives;
     - ``change``: ||dW||_F / ||W||_F. Beyond its limit the run is slowed, never put back: it got
       there by many steps;
     - ``gradient``: norm of the whole gradient as the optimizer gets it (clipping hides its
@@ -54,7 +56,7 @@ class Health(Watcher):
     def __init__(
         self,
         *,
-        step: float = 1.0,
+        step: float = 2.0,
         moved: float = 0.05,
         change: float = 1.0,
         gradient: float = 20.0,
@@ -74,6 +76,12 @@ class Health(Watcher):
         """Keep the norms of the weights."""
         norms = [torch.linalg.vector_norm(x.weight.data.float()) for x in run.compacts]
         self._size = [float(x) for x in norms]
+        chosen = sum(len(x.change) for x in run.compacts)
+        squares = sum(
+            len(x.change) * size**2 / x.weight.numel()
+            for x, size in zip(run.compacts, self._size, strict=True)
+        )
+        self._rms = math.sqrt(squares / chosen) if chosen else 0.0
         self._before: list[Tensor] = []
 
     # ---------------------------------------------------------------- before the step
@@ -83,6 +91,10 @@ class Health(Watcher):
         if (run.step + 1) % self.every:
             return ()
         self._keep(run)
+        if getattr(optimizer, "found_inf", None) is not None:
+            # a fused step under GradScaler: scaled gradients, of which it leaves out the bad ones
+            self._norm = None
+            return ()
         trains = run.parameters()
         gradients = [x.grad for x in trains.values() if x.grad is not None]
         self._norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
@@ -95,9 +107,9 @@ class Health(Watcher):
             (k for k, x in trains.items() if x.grad is not None and not _finite(x.grad)), ""
         )
         if self.action != "log":
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
+            held = [x for group in optimizer.param_groups for x in group["params"]]
+            for parameter in (*trains.values(), *held):  # those of other optimizers, too
+                parameter.grad = None
         skips = self._bad < IN_A_ROW and self.action in ("slow", "restore")
         return (
             Reading(
@@ -155,17 +167,17 @@ class Health(Watcher):
             if not math.isfinite(change):
                 step = change = math.nan
             # an all-zero weight has no scale: only NaN counts there
-            unit = whole or math.inf
-            steps.append(step / unit / math.sqrt(share))
+            changes.append(change / (whole or math.inf))
+            scale = max(whole / math.sqrt(compact.weight.numel()), self._rms) or math.inf
+            steps.append(step / math.sqrt(len(compact.change)) / scale)
             limits.append(min(self.step, self.moved / share))
-            changes.append(change / unit)
         if not steps:
             return
         names = [x.name for x in run.compacts]
         place = _largest([x / limit for x, limit in zip(steps, limits, strict=True)])
         yield Reading(
             layer=names[place], kind="step", before=0.0, value=steps[place], limit=limits[place],
-            words="RMS of a step of the chosen entries, over the matrix's,", undo=True,
+            words="RMS of a step of the chosen entries, over that of the weights,", undo=True,
         )  # fmt: skip
         place = _largest(changes)
         lost = math.isnan(changes[place])

@@ -14,6 +14,7 @@ from frog.numerics.powerlaw import fit_power_law
 from frog.tuning.guards.guard import Watcher, guard
 from frog.tuning.guards.products import Weight
 from frog.tuning.guards.reading import Reading
+from frog.tuning.guards.turns import Turns
 from frog.types import PowerLawFit
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class OverTraining(Watcher):
         **common: Any,
     ) -> None:
         super().__init__(**{"cost": 0.01, **common})
-        self.layers, self.lowest, self.deviations, self.rank = layers, lowest, deviations, rank
+        self.lowest, self.deviations, self.rank = lowest, deviations, rank
         self._start: dict[str, tuple[PowerLawFit, PowerLawFit, float]] = {}
-        self._next = 0
+        self._turns = Turns(layers)
 
     def start(self, run: Run) -> None:
         """Both alphas of every matrix that is large enough."""
@@ -67,13 +68,8 @@ class OverTraining(Watcher):
     @torch.no_grad()
     def check(self, run: Run) -> Iterable[Reading]:
         """The next few matrices."""
-        able = [x for x in run.matrices if x.name in self._start]
-        if not able:
-            return
-        count = len(able) if self.layers is None else min(self.layers, len(able))
-        for place in range(self._next, self._next + count):
-            yield from self._of(able[place % len(able)])
-        self._next = (self._next + count) % len(able)
+        for matrix in self._turns.take(run, self._start):
+            yield from self._of(matrix)
 
     def _of(self, matrix: TunedMatrix) -> Iterable[Reading]:
         before, now = self._start[matrix.name], _spectrum_of(matrix)
@@ -116,11 +112,11 @@ class OverTraining(Watcher):
 
     def state_dict(self) -> dict[str, Any]:
         """Which matrix comes next."""
-        return {"next": self._next}
+        return self._turns.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
-        self._next = state["next"]
+        self._turns.load_state_dict(state)
 
 
 def _spectrum_of(matrix: TunedMatrix) -> tuple[PowerLawFit, PowerLawFit, float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from frog.tuning.compact import Compact
+from frog.tuning.guards.processes import several, summed
 from frog.tuning.matrix import TunedMatrix
 
 
@@ -28,6 +29,11 @@ class Run:
         self.losses: list[Tensor] = []
         self._summed = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where the first change lives now."""
+        return next((x.change.device for x in self.compacts), torch.device("cpu"))
+
     def heard(self, output: Any, inputs: Mapping[str, Any]) -> None:
         """Keep the loss of a forward pass, where the model gives one (``output.loss``)."""
         loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
@@ -38,17 +44,16 @@ class Run:
 
     def take_loss(self) -> Tensor | None:
         """The loss of the step that was just made, and forget it; None where none was given."""
-        if not self.losses:
+        if not self.losses and not several():
             return None
-        device = self.losses[-1].device
-        each = torch.stack([x.to(device, torch.float32) for x in self.losses])
+        device = self.losses[-1].device if self.losses else self.device
+        each = [x.to(device, torch.float32) for x in self.losses]
         self.losses.clear()
-        loss = each.sum() if self._summed else each.mean()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # every process must come to the same verdict, or their weights would part
-            torch.distributed.all_reduce(loss)
-            loss /= torch.distributed.get_world_size()
-        return loss
+        total = torch.stack(each).sum() if each else torch.zeros((), device=device)
+        loss = total if self._summed or not each else total / len(each)
+        # their mean over the processes that have one: the same value in each of them
+        loss, count = summed(torch.stack([loss, torch.full_like(loss, float(bool(each)))]))
+        return loss / count if bool(count > 0) else None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """All that trains, by name: the changes under the names of their weights."""

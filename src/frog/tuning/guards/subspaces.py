@@ -21,6 +21,7 @@ from frog.tuning.guards.products import (
 )
 from frog.tuning.guards.reading import Reading
 from frog.tuning.guards.rotation import Rotation
+from frog.tuning.guards.turns import Turns
 
 if TYPE_CHECKING:
     from frog.tuning.guards.run import Run
@@ -84,9 +85,9 @@ class Subspaces(Watcher):
         if not 0 < overlap < 1:
             raise UsageError(f"overlap must lie in (0, 1), got {overlap!r}")
         self.k, self.most, self.overlap, self.mode = k, most, overlap, mode
-        self.project_every, self.layers = project_every, layers
+        self.project_every = project_every
         self.projections = 0
-        self._next = 0
+        self._turns = Turns(layers)
         self._start: dict[str, Rotation] = {}
         self._bound: dict[str, float] = {}
         self._warm: dict[str, Tensor] = {}
@@ -170,19 +171,13 @@ class Subspaces(Watcher):
     @torch.no_grad()
     def check(self, run: Run) -> Iterable[Reading]:
         """The true overlap of the next few matrices."""
-        able = [x for x in run.matrices if x.name in self._start]
-        if not able:
-            return
-        count = len(able) if self.layers is None else min(self.layers, len(able))
-        for place in range(self._next, self._next + count):
-            matrix = able[place % len(able)]
+        for matrix in self._turns.take(run, self._start):
             value = (self._hold if self.mode == "project" else self._overlap)(matrix)
             yield Reading(
                 layer=matrix.name, kind="overlap", before=1.0, value=value, limit=self.overlap,
                 words=f"overlap of its {self._start[matrix.name].k} leading directions with those "
                 "of the start is",
             )  # fmt: skip
-        self._next = (self._next + count) % len(able)
 
     def _overlap(self, matrix: TunedMatrix) -> float:
         rotation = self._start[matrix.name]
@@ -198,7 +193,7 @@ class Subspaces(Watcher):
     def state_dict(self) -> dict[str, Any]:
         """Where the rotation stands, what is allowed, where iterations ended."""
         return {
-            "next": self._next,
+            **self._turns.state_dict(),
             "projections": self.projections,
             "bound": dict(self._bound),
             "warm": {name: x.clone() for name, x in self._warm.items()},
@@ -207,7 +202,8 @@ class Subspaces(Watcher):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
-        self._next, self.projections = state["next"], state["projections"]
+        self._turns.load_state_dict(state)
+        self.projections = state["projections"]
         self._bound, self._warm = dict(state["bound"]), dict(state["warm"])
         self._largest = dict(state["largest"])
 

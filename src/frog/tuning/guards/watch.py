@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from frog.errors import UsageError
 from frog.tuning.guards.account import Account
 from frog.tuning.guards.guard import Guard
 from frog.tuning.guards.health import Health
+from frog.tuning.guards.processes import Verdict, agreed, several
 from frog.tuning.guards.reading import Reading
 from frog.tuning.guards.record import Record
 from frog.tuning.guards.run import Run
@@ -32,6 +34,12 @@ SLOWEST = 1e-3
 
 STRETCH = 64
 """Times its interval that a guard's checks may become apart where they cost too much."""
+
+ELSEWHERE = Reading(
+    layer="", kind="in another process", before=0.0, value=1.0, limit=0.0,
+    words="processes beside this one raised an alarm:",
+)  # fmt: skip
+"""What a process writes down that acts on an alarm of another."""
 
 
 class Watch:
@@ -53,11 +61,10 @@ class Watch:
         self.checks = {x.name: 0 for x in guards}
         self._tuner = weakref.ref(tuner)
         self._held: dict[int, list[Any]] = {}
+        self._found: list[tuple[Guard, tuple[Reading, ...]]] = []
         self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
-        self._stepping: torch.optim.Optimizer | None = None
-        self._device = next((x.change.device for x in self.run.compacts), torch.device("cpu"))
         for guard in guards:
-            with self.account.of(guard.name, self._device, "start"):
+            with self.account.of(guard.name, self.run.device, "start"):
                 guard.start(self.run)
         self.snapshot = tuner.snapshot() if any(x.action == "restore" for x in guards) else {}
         self.snapshot_step = tuner.step
@@ -85,14 +92,13 @@ class Watch:
             return
         self._optimizers.add(optimizer)
         self._after(optimizer)  # of a step that was broken off
-        self._device = next((x.change.device for x in self.run.compacts), self._device)
         if self._counts(optimizer):
             self.account.tick()
             self.run.step = tuner.step
             for guard in self.guards:
-                with self.account.of(guard.name, self._device):
+                with self.account.of(guard.name, self.run.device):
                     readings = tuple(guard.before_step(self.run, optimizer))
-                self._act([(guard, readings)], tuner.step + 1)
+                self._found.append((guard, readings))
         if self.factor != 1.0:
             self._held[id(optimizer)] = [group["lr"] for group in optimizer.param_groups]
             for group in optimizer.param_groups:
@@ -108,22 +114,25 @@ class Watch:
         """After the weights are written."""
         tuner = self._tuner()
         assert tuner is not None
+        self._after(optimizer)  # who saves the optimizer in its step saves its own rates
         self.run.step = tuner.step
         for guard in self.guards:
-            with self.account.of(guard.name, self._device):
+            with self.account.of(guard.name, self.run.device):
                 guard.after_step(self.run)
-        found = []
+        found, self._found = self._found, []
         for guard in self.guards:
             if tuner.step % (guard.every * self.stretch[guard.name]) == 0:
-                with self.account.of(guard.name, self._device):
+                with self.account.of(guard.name, self.run.device):
                     found.append((guard, tuple(guard.check(self.run))))
                 self.checks[guard.name] += 1
         self.run.losses.clear()
-        quiet = not self._act(found, tuner.step)
+        verdict = self._act(found, tuner.step)
         self.account.tick()
         self._spare()
-        if quiet and self.snapshot and tuner.step - self.snapshot_step >= SNAPSHOT_EVERY:
-            self._renew(tuner, [x for _, readings in found for x in readings])
+        healthy = self.snapshot and not verdict.beyond and not verdict.uneasy
+        if healthy and tuner.step - self.snapshot_step >= SNAPSHOT_EVERY:
+            self.snapshot = tuner.snapshot()
+            self.snapshot_step = tuner.step
 
     def _heard(self, output: Any, inputs: Any) -> None:
         if self.run.model.training and torch.is_grad_enabled():
@@ -134,16 +143,33 @@ class Watch:
         if kind not in ("training", "evaluation"):
             raise UsageError(f"kind must be training or evaluation, got {kind!r}")
         found = [(x, tuple(x.on_loss(self.run, float(value), kind))) for x in self.guards]
-        self._act(found, self.run.step)
+        if several():
+            self._found += found  # not all of them may be told: they act together, after a step
+        else:
+            self._act(found, self.run.step)
 
     # ------------------------------------------------------------------------ actions
 
-    def _act(self, found: Sequence[tuple[Guard, Iterable[Reading]]], step: int) -> bool:
-        """Write alarms down and do what the strongest of them asks for; whether there was one."""
+    def _act(self, found: Sequence[tuple[Guard, Sequence[Reading]]], step: int) -> Verdict:
+        """Write alarms down and do what the strongest of all processes asks for."""
+        mine = self._judge(found, step)
+        verdict = agreed(mine, self.run.device)
+        if verdict.action > mine.action:
+            guard = self.guards[verdict.guard].name
+            self.record.alarm(guard, ELSEWHERE, step, verdict.word)
+        if verdict.word in ("slow", "restore"):
+            self.factor *= verdict.slow
+        if verdict.word == "stop":
+            self.stopped = True
+        if verdict.restore:
+            self._restore(only_last=not verdict.whole)
+        self.record.metrics["frog/slow"] = self.factor
+        return verdict
+
+    def _judge(self, found: Sequence[tuple[Guard, Sequence[Reading]]], step: int) -> Verdict:
+        """What the alarms of this process ask for; writes them down."""
         asked: list[tuple[str, Guard, Reading]] = []
-        beyond = False
         for guard, readings in found:
-            beyond |= any(x.beyond for x in readings)
             for reading in self.record.add(guard.name, readings, step):
                 action = reading.act or guard.action
                 after = self.factor * guard.slow
@@ -152,16 +178,22 @@ class Watch:
                 self.record.alarm(guard.name, reading, step, action)
                 if action in RESPONSES:
                     asked.append((action, guard, reading))
-        if asked:
-            strongest, guard, reading = max(asked, key=lambda x: RESPONSES.index(x[0]))
-            if strongest in ("slow", "restore"):
-                self.factor *= guard.slow
-            if strongest == "stop":
-                self.stopped = True
-            if strongest == "restore" or (strongest == "stop" and guard.action == "restore"):
-                self._restore(all(x[2].undo for x in asked if x[0] == strongest))
-        self.record.metrics["frog/slow"] = self.factor
-        return beyond
+        seen = [x for _, readings in found for x in readings]
+        beyond = any(x.beyond for x in seen)
+        uneasy = any(not x.used <= AT_EASE for x in seen if "loss" in x.kind)
+        if not asked:
+            return Verdict(beyond=beyond, uneasy=uneasy)
+        strongest, guard, _ = max(asked, key=lambda x: RESPONSES.index(x[0]))
+        back = strongest == "restore" or (strongest == "stop" and guard.action == "restore")
+        return Verdict(
+            action=RESPONSES.index(strongest),
+            guard=self.guards.index(guard),
+            slow=guard.slow if strongest in ("slow", "restore") else 1.0,
+            restore=back,
+            whole=back and not all(x[2].undo for x in asked if x[0] == strongest),
+            beyond=beyond,
+            uneasy=uneasy,
+        )
 
     def _restore(self, only_last: bool) -> None:
         """Put the last healthy weights back, and forget the moments that led away from them."""
@@ -181,15 +213,9 @@ class Watch:
             guard.restored(self.run)
         self.record.restored()
 
-    def _renew(self, tuner: Any, readings: list[Reading]) -> None:
-        if all(x.used <= AT_EASE for x in readings if "loss" in x.kind):
-            for name, value in tuner.snapshot().items():
-                self.snapshot[name] = value
-            self.snapshot_step = tuner.step
-
     def _spare(self) -> None:
         """Make checks rarer that take more than their share of the time."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if several():
             return  # clocks differ, and all processes must do the same
         for guard in self.guards:
             stretched = self.stretch[guard.name]
@@ -216,16 +242,21 @@ class Watch:
             "record": self.record.state_dict(),
             "account": self.account.state_dict(),
             "guards": {x.name: x.state_dict() for x in self.guards},
+            "found": [[x.name, [asdict(r) for r in readings]] for x, readings in self._found],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was; UsageError for other guards."""
+    def check_state(self, state: dict[str, Any]) -> None:
+        """UsageError for the state of other guards."""
         mine = [x.name for x in self.guards]
         if sorted(state["guards"]) != sorted(mine):
             raise UsageError(
                 f"the saved run had the guards {', '.join(sorted(state['guards']))}, this one has "
                 f"{', '.join(sorted(mine))}: make the tuner with the same (nothing was changed)"
             )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was; UsageError for other guards."""
+        self.check_state(state)
         self.factor, self.stopped = state["factor"], state["stopped"]
         self.stretch, self.checks = dict(state["stretch"]), dict(state["checks"])
         self.snapshot = {
@@ -237,6 +268,11 @@ class Watch:
         self.account.load_state_dict(state["account"])
         for guard in self.guards:
             guard.load_state_dict(state["guards"][guard.name])
+        named = {x.name: x for x in self.guards}
+        self._found = [
+            (named[name], tuple(Reading(**x) for x in readings))
+            for name, readings in state["found"]
+        ]
 
 
 class AfterForward:

@@ -101,8 +101,8 @@ class TunerNoise:
             "calls": dict(self._calls.counts),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a :meth:`state_dict` was taken; UsageError for another noise."""
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """UsageError for the state of another noise."""
         mine, theirs = _plain(self.setting), state["setting"]
         differing = sorted(k for k in mine if mine[k] != theirs.get(k))
         if differing:
@@ -110,6 +110,10 @@ class TunerNoise:
             raise UsageError(
                 f"the saved run had other noise: {told}; resume with the same (nothing was changed)"
             )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a :meth:`state_dict` was taken; UsageError for another noise."""
+        self.check_state(state)
         self._planned = self._planned or state["steps"]
         self._calls.step, self._calls.counts = state["step"], dict(state["calls"])
 

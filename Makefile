@@ -19,10 +19,10 @@ test-browser:  ## the page in headless Chromium; skips where there is none (CHRO
 	@python=$$($(SETUP) dev) && $(ONE) $$python -m pytest -q -m browser
 
 lint:
-	@python=$$($(SETUP) dev) && $$python -m ruff check . && $$python -m ruff format --check . && $$python -m pyright
+	@python=$$($(SETUP) dev) && $$python -m ruff check . && $$python -m ruff format --check . && $$python -m pyright --pythonpath $$python
 
 bench:  ## every benchmark; results go to benchmarks/results
-	@python=$$($(SETUP) bench) && for file in benchmarks/bench_*.py; do $$python $$file || exit 1; done
+	@python=$$($(SETUP) bench) && for file in benchmarks/bench_*.py; do PYTHONPATH=. $$python $$file || exit 1; done
 
 clean:
 	rm -rf .venv frog-out .pytest_cache .ruff_cache

@@ -19,8 +19,8 @@ import torch
 
 import frog
 from benchmarks import budget_runs
-from benchmarks.layer_keys import DATA, encode
 from benchmarks.measuring import machine
+from benchmarks.tasks import DATA, encode
 from frog.allocation.amount import CHANGE, expected_change
 
 RESULT = Path(__file__).parent / "results" / "budget_epyc_2026-11.md"

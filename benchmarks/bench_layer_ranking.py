@@ -25,10 +25,10 @@ import pandas as pd
 
 import frog
 from benchmarks import layer_keys
-from benchmarks.layer_keys import DAMAGED, DATA, TUNED, measure, tuning_gain
+from benchmarks.layer_keys import DAMAGED, TUNED, measure, tuning_gain
 from benchmarks.measuring import command, machine
-from benchmarks.partners import minilm_folder, resnet_weights
 from benchmarks.rank_statistics import Correlation, correlate, holm, partial, pooled
+from benchmarks.tasks import DATA, minilm_folder, resnet_weights
 from frog.metrics.ranking import AUTO, RANKINGS
 from frog.types import LayerReport, ModelReport
 

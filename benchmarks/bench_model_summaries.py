@@ -25,11 +25,11 @@ import pandas as pd
 import torch
 
 import frog
-from benchmarks.layer_keys import DATA, with_projections
+from benchmarks.layer_keys import with_projections
 from benchmarks.measuring import command, machine
-from benchmarks.partners import ResNet, resnet_weights
 from benchmarks.published_errors import GPT2, PYTORCHCV, TORCHVISION, Member
 from benchmarks.rank_statistics import correlate, holm, partial, pooled
+from benchmarks.tasks import DATA, ResNet, resnet_weights
 from benchmarks.training_runs import RUNS, run
 
 RESULT = Path(__file__).parent / "results" / "model-summaries_epyc-avx512_2026-11.md"

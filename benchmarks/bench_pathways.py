@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,10 +38,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import command, machine
-from partners import SHARED, ShakespeareTask, minilm_folder
 from scipy.stats import spearmanr
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measuring import command, machine
+from benchmarks.tasks import DATA, ShakespeareTask, minilm_folder, pooled
 from frog.metrics.faces import reader_face, writer_face
 from frog.metrics.flow import measure_pairs, outliers
 from frog.metrics.pathways import heaviest
@@ -75,7 +78,7 @@ def minilm(pairs: int) -> Subject:
 
     model = AutoModel.from_pretrained(minilm_folder()).eval()
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
-    with (SHARED / "data/stsb-en/stsb-en-test.csv").open(encoding="utf-8") as file:
+    with (DATA / "stsb-en/stsb-en-test.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
     step = len(rows) // pairs
     rows = rows[::step][:pairs]
@@ -91,9 +94,7 @@ def minilm(pairs: int) -> Subject:
         found = np.empty((len(texts), 384))
         with torch.no_grad():
             for part, inputs in batches:
-                states = model(**inputs).last_hidden_state
-                mask = inputs["attention_mask"][..., None]
-                found[part] = ((states * mask).sum(1) / mask.sum(1)).double().numpy()
+                found[part] = pooled(model, inputs).double().numpy()
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
     intact = embed()

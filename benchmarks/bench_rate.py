@@ -42,9 +42,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
 from benchmarks.measuring import command, load_average, machine
-from benchmarks.partners import CHANNEL_MEAN, CHANNEL_STD, KEPT, SentimentTask, SignTask
-from frog.tuning.defaults import ALSO, full_rate
+from benchmarks.tasks import KEPT, SentimentTask, SignTask, cifar_test, pooled
 from frog.tuning.rates import CAP
+from frog.tuning.rates.defaults import ALSO, full_rate
 
 SETTINGS = frog.Settings(bootstrap=0, curves=False, min_evals=16)
 
@@ -67,9 +67,7 @@ class Sentiment(nn.Module):
         ]
 
     def forward(self, inputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        states = self.encoder(**inputs).last_hidden_state
-        mask = inputs["attention_mask"][..., None]
-        logits = self.head((states * mask).sum(1) / mask.sum(1))
+        logits = self.head(pooled(self.encoder, inputs))
         return functional.cross_entropy(logits, labels), logits
 
     def batches(self, seed: int) -> Iterator[tuple[Any, torch.Tensor]]:
@@ -78,7 +76,7 @@ class Sentiment(nn.Module):
 
     def examples(self) -> Iterator[tuple[Any, torch.Tensor]]:
         for texts, labels in self.held:
-            yield {k: v[:, :32] for k, v in self.task._encoded(texts).items()}, labels
+            yield {k: v[:, :32] for k, v in self.task.encoded(texts).items()}, labels
 
     def old(self) -> float:
         return float("nan")
@@ -97,9 +95,7 @@ class Signs(nn.Module):
         self.__dict__["kept"] = {k: v.clone() for k, v in self.net.linear.state_dict().items()}
         self.__dict__["cifar"] = None
         if find_spec("PIL") is not None:
-            from benchmarks.layer_keys import cifar_test
-
-            self.__dict__["cifar"] = cifar_test(500, CHANNEL_MEAN, CHANNEL_STD)
+            self.__dict__["cifar"] = cifar_test(500)
         self.net.linear.reset_parameters()
 
     def forward(self, inputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

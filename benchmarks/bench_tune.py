@@ -17,7 +17,6 @@ interleaved in every round, in turning order, as ratios within a round; median a
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import os
 import re
@@ -32,20 +31,17 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import numpy as np
 import peft
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measuring import command, load_average, machine, silence
-
-from frog.numerics.units import unit_count, unit_sizes
+from benchmarks.measuring import allocator_peak, command, load_average, machine, silence
+from benchmarks.random_choice import random_choice
 from frog.tuning import Tuner
-from frog.types import Allotment, Budget, Chosen, Plan, Selection
+from frog.types import Selection
 
 WIDTH, LAYERS, SHARE = 2048, 3, 0.01
 FLOOR, FULL, LORA = "frozen (floor)", "full AdamW", "LoRA r=16 (peft)"
@@ -111,7 +107,7 @@ def stack(tokens: int) -> Work:
 
 def stories() -> Work:
     """The Llama of 260k parameters on Shakespeare."""
-    from partners import ShakespeareTask
+    from benchmarks.tasks import ShakespeareTask
 
     task = ShakespeareTask()
     inputs, labels = next(task.batches(8, 0))
@@ -124,7 +120,7 @@ def stories() -> Work:
 
 def minilm() -> Work:
     """MiniLM with mean pooling and a head, which trains in every variant, on SST-2."""
-    from partners import SentimentTask
+    from benchmarks.tasks import SentimentTask
 
     with silence():
         task = SentimentTask()
@@ -172,31 +168,14 @@ def linear(model: nn.Module, case: Case) -> list[str]:
 
 
 def selection(model: nn.Module, granularity: str, case: Case) -> Selection:
-    """A random 1 % of every matrix."""
-    import frog
-
-    draw = np.random.default_rng(0)
-    size = case.block if granularity == "block" else (1, 1)
-    wanted = {f"{name}.weight" for name in linear(model, case)}
-    chosen, rows = [], []
-    for matrix in frog.inspect(model).matrices:
-        if matrix.name not in wanted and matrix.name.removesuffix(".weight") not in wanted:
-            continue
-        units = unit_count(matrix.shape, granularity, size)
-        count = max(1, round(SHARE * units))
-        index = np.sort(draw.choice(units, count, replace=False))
-        held = int(unit_sizes(index, matrix.shape, granularity, size).sum())
-        chosen.append(Chosen(
-            name=matrix.name, shape=matrix.shape, dtype=matrix.dtype, granularity=granularity,
-            index=index, count=held, block_size=size,
-        ))  # fmt: skip
-        rows.append(Allotment(name=matrix.name, role="", block=None, shape=matrix.shape,
-                              params=matrix.params, count=held))  # fmt: skip
-    assert len(chosen) == len(wanted), (len(chosen), len(wanted))
-    plan = Plan(path="", digest="", rule="uniform", budget=Budget(share=SHARE), layers=tuple(rows))
-    return Selection(
-        path="", plan=plan, score="random", granularity=granularity, chosen=tuple(chosen)
-    )
+    """A random 1 % of every matrix that trains."""
+    names = linear(model, case)
+    made = random_choice(
+        model, SHARE, granularity, lambda name: name.removesuffix(".weight") in names,
+        block=case.block,
+    )  # fmt: skip
+    assert len(made.chosen) == len(names), (len(made.chosen), len(names))
+    return made
 
 
 Variant = Callable[[Work, Case], list[nn.Parameter]]
@@ -277,21 +256,11 @@ class Bench:
 
 def peak_of(name: str, case: Case) -> float:
     """Peak in MB of all that torch allocates: the model, what trains beside it, two steps."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with allocator_peak() as peak:
         bench = Bench(name, case)
         for _ in range(2):
             bench.step()
-    events = [
-        (event.start_ns(), event.nbytes())
-        for event in seen.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    now = peak = 0
-    for _, size in sorted(events, key=lambda x: x[0]):
-        now += size
-        peak = max(peak, now)
-    return peak / 2**20
+    return peak()
 
 
 def timed(bench: Bench, steps: int) -> tuple[float, float]:

@@ -30,16 +30,18 @@ from torch import nn
 from torch.nn import functional
 
 import frog
-from benchmarks.layer_keys import DATA, cifar_test, encode, pixels, stories_model
-from benchmarks.partners import (
-    CHANNEL_MEAN,
-    CHANNEL_STD,
+from benchmarks.tasks import (
+    DATA,
     KEPT,
-    ResNet,
+    cifar_resnet,
+    cifar_test,
+    encode,
     endless,
     minilm_folder,
-    resnet_weights,
+    pooled,
     sentences,
+    sign_images,
+    stories_model,
 )
 from frog.numerics.drift import change
 
@@ -84,21 +86,18 @@ class Task:
 
 def signs(examples: int) -> Task:
     """ResNet20 of CIFAR-10 on photographs of ten hand signs; old score: accuracy on CIFAR-10."""
-    model = ResNet()
-    model.load_state_dict(resnet_weights())
+    model = cifar_resnet()
     old_head, model.linear = model.linear, nn.Linear(64, 10)
-    data = np.load(DATA / "sign-digits/sign_digits_32x32.npz")
-    x, y = pixels(data["x_train"], CHANNEL_MEAN, CHANNEL_STD), torch.tensor(data["y_train"]).long()
+    x, y, test, labels = sign_images()
     if examples:
         picked = np.random.default_rng(7).choice(len(x), examples, replace=False)
         x, y = x[picked], y[picked]
-    test, labels = pixels(data["x_test"], CHANNEL_MEAN, CHANNEL_STD), torch.tensor(data["y_test"])
-    images, truth = cifar_test(1000, CHANNEL_MEAN, CHANNEL_STD)
+    images, truth = cifar_test(1000)
 
     @torch.no_grad()
     def new() -> tuple[float, float]:
         logits = model(test)
-        loss = functional.cross_entropy(logits, labels.long())
+        loss = functional.cross_entropy(logits, labels)
         return float((logits.argmax(1) == labels).float().mean()), float(loss)
 
     @torch.no_grad()
@@ -141,8 +140,7 @@ def sentiment(examples: int) -> Task:
 
     def embed(part: list[str]) -> torch.Tensor:
         batch = tokenizer(part, padding=True, truncation=True, max_length=64, return_tensors="pt")
-        mask = batch["attention_mask"][..., None]
-        return (encoder(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
+        return pooled(encoder, batch)
 
     @torch.no_grad()
     def new() -> tuple[float, float]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 import frog
-from benchmarks.partners import SentimentTask, ShakespeareTask, SignTask
-from frog.numerics.units import unit_count, unit_sizes
-from frog.types import Allotment, Budget, Chosen, Plan, Selection
+from benchmarks.random_choice import random_choice
+from benchmarks.tasks import SentimentTask, ShakespeareTask, SignTask
 
 TASKS: dict[str, Callable[[], Any]] = {
     "stories260k": ShakespeareTask,
@@ -40,27 +39,9 @@ class Outcome:
 
 def choice(model: torch.nn.Module, name: str, share: float, granularity: str, seed: int) -> Any:
     """A random choice of a share of every matrix but embeddings of MiniLM and new heads."""
-    import re
-
-    draw = np.random.default_rng(seed)
-    chosen, rows = [], []
-    for matrix in frog.inspect(model).matrices:
-        if re.search(LEFT_OUT[name], matrix.name):
-            continue
-        units = unit_count(matrix.shape, granularity)
-        index = np.sort(draw.choice(units, max(1, round(share * units)), replace=False))
-        count = int(unit_sizes(index, matrix.shape, granularity).sum())
-        chosen.append(Chosen(
-            name=matrix.name, shape=matrix.shape, dtype=matrix.dtype, granularity=granularity,
-            index=index, count=count, digest=matrix.loader.fingerprint(),
-        ))  # fmt: skip
-        rows.append(Allotment(
-            name=matrix.name, role=matrix.role, block=matrix.block, shape=matrix.shape,
-            params=matrix.params, count=count,
-        ))  # fmt: skip
-    plan = Plan(path="", digest="", rule="uniform", budget=Budget(share=share), layers=tuple(rows))
-    return Selection(
-        path="", plan=plan, score="random", granularity=granularity, chosen=tuple(chosen), seed=seed
+    left_out = re.compile(LEFT_OUT[name])
+    return random_choice(
+        model, share, granularity, lambda matrix: not left_out.search(matrix), seed=seed
     )
 
 
@@ -78,7 +59,7 @@ def evaluation_loss(task: Any) -> float:
             )
         else:
             texts, labels = task.test
-            inputs = task._encoded(texts[:128])
+            inputs = task.encoded(texts[:128])
             loss = functional.cross_entropy(task.logits(inputs), torch.tensor(labels[:128]))
     task.model.train(was)
     value = float(loss)

@@ -12,10 +12,8 @@ seeds (MiniLM, which is slow: one rate, one seed). Every number is kept in
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,22 +24,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from benchmarks.partners import (
-    CHANNEL_MEAN,
-    CHANNEL_STD,
+from benchmarks.tasks import (
+    DATA,
     KEPT,
-    SHARED,
     ResNet,
+    cifar_resnet,
+    cifar_test,
+    encode,
     minilm_folder,
-    resnet_weights,
+    pooled,
+    sentences,
+    sign_images,
+    stories_model,
 )
 
 FOLDER = KEPT / "layer-keys"
-DATA = SHARED / "data"
 NOISE = 0.2
 SEEDS = (0, 1)
 
@@ -135,9 +135,7 @@ def tuning_gain(kept: dict[str, list[float]], name: str) -> float:
 
 def resnet20() -> Subject:
     """CIFAR-10 ResNet20; harm is the rise of the loss on 500 test images."""
-    model = ResNet()
-    model.load_state_dict(resnet_weights())
-    return _classifier(model, cifar_test(500, CHANNEL_MEAN, CHANNEL_STD))
+    return _classifier(cifar_resnet(), cifar_test(500))
 
 
 def distiller(state: str) -> Subject:
@@ -230,66 +228,6 @@ def stories() -> Subject:
     )
 
 
-def stories_model() -> torch.nn.Module:
-    """The 260k-parameter Llama as a transformers model, from its llama2.c file."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    raw = (DATA / "stories260k/stories260K.bin").read_bytes()
-    dim, hidden, layers, heads, groups, words, length = struct.unpack("7i", raw[:28])
-    values, at = torch.from_numpy(np.frombuffer(raw, np.float32, offset=28).copy()), 0
-
-    def take(*shape: int) -> torch.Tensor:
-        nonlocal at
-        count = int(np.prod(shape))
-        at += count
-        return values[at - count : at].view(*shape)
-
-    size = dim // heads
-    state = {"model.embed_tokens.weight": take(words, dim)}
-    stacked = {
-        "input_layernorm": take(layers, dim),
-        "self_attn.q_proj": take(layers, dim, dim),
-        "self_attn.k_proj": take(layers, groups * size, dim),
-        "self_attn.v_proj": take(layers, groups * size, dim),
-        "self_attn.o_proj": take(layers, dim, dim),
-        "post_attention_layernorm": take(layers, dim),
-        "mlp.gate_proj": take(layers, hidden, dim),
-        "mlp.down_proj": take(layers, dim, hidden),
-        "mlp.up_proj": take(layers, hidden, dim),
-    }
-    for name, of_layers in stacked.items():
-        for i, weight in enumerate(of_layers):
-            if name.endswith(("q_proj", "k_proj")):  # rotary pairs: interleaved to half-split
-                weight = weight.view(-1, size // 2, 2, dim).transpose(1, 2).reshape(-1, dim)
-            state[f"model.layers.{i}.{name}.weight"] = weight
-    state["model.norm.weight"] = take(dim)
-    state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    config = LlamaConfig(
-        vocab_size=words, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=groups, max_position_embeddings=length,
-        rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(state)
-    return model
-
-
-def cifar_test(
-    count: int, mean: tuple[float, ...], std: tuple[float, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first images of the official test set, normalised."""
-    folder = DATA / "cifar10-clean"
-    image = np.asarray(Image.open(folder / "cifar10_batch_50.png").convert("RGB"))
-    labels = json.loads((folder / "labels.json").read_text())["cifar10_batch_50.png"]
-    return pixels(image.reshape(-1, 32, 32, 3)[:count], mean, std), torch.tensor(labels[:count])
-
-
-def pixels(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    """Images (count, 32, 32, 3) as normalised tensors, channels first."""
-    x = torch.tensor(images).float().permute(0, 3, 1, 2) / 255
-    return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
-
-
 def _matrices(model: torch.nn.Module, part: str) -> dict[str, torch.nn.Parameter]:
     wanted = {
         name: parameter
@@ -304,12 +242,9 @@ def _matrices(model: torch.nn.Module, part: str) -> dict[str, torch.nn.Parameter
 
 def signs() -> Task:
     """ResNet20 on photographs of hand signs; its new head was fitted on frozen features first."""
-    model = ResNet()
-    model.load_state_dict(resnet_weights())
+    model = cifar_resnet()
     model.eval()
-    data = np.load(DATA / "sign-digits/sign_digits_32x32.npz")
-    x, y = pixels(data["x_train"], CHANNEL_MEAN, CHANNEL_STD), torch.tensor(data["y_train"]).long()
-    test, labels = pixels(data["x_test"], CHANNEL_MEAN, CHANNEL_STD), torch.tensor(data["y_test"])
+    x, y, test, labels = sign_images()
     _fit_head(model, x, y)
 
     def batches(seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -320,9 +255,7 @@ def signs() -> Task:
 
     def halves() -> tuple[float, float]:
         with torch.no_grad():
-            each = functional.cross_entropy(
-                model(test[:400]), labels[:400].long(), reduction="none"
-            )
+            each = functional.cross_entropy(model(test[:400]), labels[:400], reduction="none")
         return float(each[0::2].mean()), float(each[1::2].mean())
 
     return Task(
@@ -395,8 +328,6 @@ def sentiment() -> Task:
     """MiniLM on film reviews (SST-2); its head was fitted on frozen features first."""
     from transformers import AutoModel, AutoTokenizer
 
-    from benchmarks.partners import sentences
-
     encoder = AutoModel.from_pretrained(minilm_folder()).eval()
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
     head = torch.nn.Linear(encoder.config.hidden_size, 2)
@@ -406,8 +337,7 @@ def sentiment() -> Task:
 
     def features(part: list[str]) -> torch.Tensor:
         batch = tokenizer(part, padding=True, truncation=True, max_length=48, return_tensors="pt")
-        mask = batch["attention_mask"][..., None]
-        return (encoder(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
+        return pooled(encoder, batch)
 
     with torch.no_grad():
         known = torch.cat([features(texts[i : i + 16]) for i in range(0, 640, 16)])
@@ -438,39 +368,6 @@ def sentiment() -> Task:
         steps=8,
         seeds=(0,),
     )
-
-
-def encode(text: str) -> list[int]:
-    """Byte-pair encoding by the vocabulary of stories260k, line by line."""
-    raw, words, at = (DATA / "stories260k/tok512.bin").read_bytes(), {}, 4
-    scores: list[float] = []
-    while at < len(raw):
-        score, length = struct.unpack_from("fi", raw, at)
-        words.setdefault(raw[at + 8 : at + 8 + length].decode("utf-8", "replace"), len(scores))
-        scores.append(score)
-        at += 8 + length
-    known: dict[str, list[int]] = {}
-    ids: list[int] = []
-    for word in text.replace("\n", " \n ").split(" "):
-        if word not in known:
-            known[word] = _merged(" " + word, words, scores)
-        ids += known[word]
-    return ids
-
-
-def _merged(word: str, words: dict[str, int], scores: list[float]) -> list[int]:
-    ids = [i for c in word for i in ([words[c]] if c in words else [b + 3 for b in c.encode()])]
-    names = {i: name for name, i in words.items()}
-    while True:
-        pairs = [
-            (names.get(a, "\0") + names.get(b, "\0"), at)
-            for at, (a, b) in enumerate(itertools.pairwise(ids))
-        ]
-        found = [(scores[words[pair]], -at) for pair, at in pairs if pair in words]
-        if not found:
-            return ids
-        at = -max(found)[1]
-        ids[at : at + 2] = [words[names[ids[at]] + names[ids[at + 1]]]]
 
 
 # --------------------------------------------------------------------------------- keys

@@ -8,8 +8,10 @@ median with its extremes, never a best.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import platform
@@ -70,6 +72,27 @@ def blas_threads(count: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def allocator_peak() -> Iterator[Callable[[], float]]:
+    """Watch what torch allocates; the call gives the peak in MiB above the start, afterwards."""
+    import torch
+
+    gc.collect()
+    profiler = torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    )
+
+    def peak() -> float:
+        assert profiler.profiler is not None
+        events = profiler.profiler.kineto_results.events()
+        sizes = [(x.start_ns(), x.nbytes()) for x in events if x.name() == "[memory]"]
+        running = itertools.accumulate(size for _, size in sorted(sizes, key=lambda x: x[0]))
+        return max(running, default=0) / 2**20
+
+    with profiler:
+        yield peak
 
 
 @contextlib.contextmanager

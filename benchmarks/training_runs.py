@@ -23,8 +23,7 @@ from PIL import Image
 from torch.nn import functional
 
 import frog
-from benchmarks.layer_keys import DATA, pixels
-from benchmarks.partners import CHANNEL_MEAN, CHANNEL_STD, KEPT, ResNet, resnet_weights
+from benchmarks.tasks import DATA, KEPT, cifar_resnet, sign_images
 
 FOLDER = KEPT / "training-runs"
 
@@ -193,15 +192,10 @@ def digits() -> tuple[torch.nn.Module, tuple, tuple]:
 
 def signs() -> tuple[torch.nn.Module, tuple, tuple]:
     """CIFAR-10's ResNet20 with a fresh head, photographs of hand signs."""
-    model = ResNet()
-    model.load_state_dict(resnet_weights())
+    model = cifar_resnet()
     model.linear.reset_parameters()
-    data = np.load(DATA / "sign-digits/sign_digits_32x32.npz")
-    parts = [
-        (pixels(data[f"x_{p}"], CHANNEL_MEAN, CHANNEL_STD), torch.tensor(data[f"y_{p}"]).long())
-        for p in ("train", "test")
-    ]
-    return model, parts[0], parts[1]
+    x, y, x_test, y_test = sign_images()
+    return model, (x, y), (x_test, y_test)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """What the documents say is what the package does."""
 
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,7 +164,7 @@ def test_the_recipes_in_the_documents_are_recipes(page: str, tmp_path: Path) -> 
     known = Known(
         tasks={"text-classification": ("text", "label", "labels", "max_length")},
         rules=["uniform"],
-        guards=None,
+        guards=[],
         score=lambda text: None,
         training=lambda: {
             "num_train_epochs": float,
@@ -203,6 +205,54 @@ def test_links_lead_to_files_that_exist() -> None:
             assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
         for named in re.findall(r"benchmarks/results/[\w.-]+\.md", text):
             assert (ROOT / named).exists(), f"{page}: {named}"
+
+
+MEANS = {"0.671": (0.681, 0.662), "0.539": (0.506, 0.572), "0.529": (0.499, 0.559)}
+"""Means over two seeds, of which the results give each."""
+
+
+def quoted(page: Path) -> Iterator[tuple[str, str]]:
+    """Decimal numbers beside a link to results, in its paragraph or the table it leads to."""
+    parts = re.split(r"\n\s*\n", page.read_text())
+    for part, following in itertools.pairwise([*parts, ""]):
+        text = part + following if following.startswith("|") else part
+        files = set(re.findall(r"benchmarks/results/([\w.-]+\.md)", part))
+        results = "\n".join((ROOT / "benchmarks/results" / x).read_text() for x in files)
+        plain = re.sub(r"\]\([^)]*\)|`[^`]*`", "", text)
+        if files:
+            for number in re.findall(r"(?<![\w.])\d[\d,]*\.\d+(?![\w.]*\d)", plain):
+                yield number.replace(",", ""), results
+
+
+def stands_in(value: float, decimals: int, text: str) -> bool:
+    """Whether a number of the text, as it is or in percent, rounds to a value."""
+    found = {float(x.replace(",", "")) for x in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", text)}
+    half = 0.5000001 * 10.0**-decimals
+    return any(abs(x * scale - value) <= half for x in found for scale in (1, 100))
+
+
+def test_numbers_beside_links_to_results_stand_there() -> None:
+    count = 0
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for number, results in quoted(page):
+            count += 1
+            decimals = len(number.partition(".")[2])
+            if number in MEANS and not stands_in(float(number), decimals, results):
+                values = MEANS[number]
+                assert all(stands_in(x, 3, results) for x in values), f"{page}: {number}"
+                assert abs(sum(values) / 2 - float(number)) <= 0.5000001 * 10.0**-decimals
+            else:
+                assert stands_in(float(number), decimals, results), f"{page}: {number}"
+    assert count > 60
+    assert not stands_in(0.68, 2, "0.69 and 6.8") and stands_in(68.1, 1, "0.681")
+
+
+def test_ways_to_draw_layers_are_all_described() -> None:
+    from frog.allocation.odds import WAYS
+
+    text = (ROOT / "docs/layer-sampling.md").read_text()
+    table = text[text.index("| `by` |") :].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) >= set(WAYS)
 
 
 def test_guards_are_all_described() -> None:

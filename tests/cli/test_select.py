@@ -151,7 +151,7 @@ def test_weights_that_are_not_finite_are_an_unreadable_model(
     assert not (tmp_path / "s.safetensors").exists()
 
 
-@pytest.mark.parametrize("kind", ["scores", "rules", "granularities"])
+@pytest.mark.parametrize("kind", ["scores", "rules", "granularities", "ways"])
 def test_lists(in_process: Run, kind: str) -> None:
     done = in_process("list", kind)
     assert done.code == 0 and "(default)" in done.out

@@ -57,7 +57,8 @@ def test_planted_in_a_really_tuned_resnet(tmp_path: Path) -> None:
     shared("data/sign-digits/sign_digits_32x32.npz")
     shared("data/resnet-cifar10/resnet20-12fca82f.th")
     from benchmarks.bench_scale_collapse import KINDS, damage
-    from benchmarks.partners import RECIPES, SignTask, resnet_weights, tune
+    from benchmarks.partners import RECIPES, tune
+    from benchmarks.tasks import SignTask, resnet_weights
 
     torch.manual_seed(0)
     task = SignTask()

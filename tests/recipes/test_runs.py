@@ -243,7 +243,7 @@ def test_minilm_learns_to_classify(minilm: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stories_learn_another_text(tmp_path: Path) -> None:
-    from tests.tuning.test_trainer import stories
+    from tests.tuning.real import stories
 
     text = shared("data/tinyshakespeare/input.txt").read_text()
     model = tmp_path / "model"

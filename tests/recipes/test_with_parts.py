@@ -1,4 +1,4 @@
-"""Recipes that ask for gradients, an automatic rate, noise, guards, layers: each where it is."""
+"""Recipes that ask for gradients, an automatic rate, noise, guards, layers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,8 @@ from tests.recipes.test_runs import only_the_chosen_moved, stop_at, told, weight
 
 WARNINGS = ["ignore::DeprecationWarning", "ignore::FutureWarning"]
 pytestmark = [pytest.mark.filterwarnings(x) for x in WARNINGS]
-HERE = {name: hasattr(frog, name) for name in
-        ("collect_gradients", "Noise", "LayerSampler", "layer_rates")}  # fmt: skip
-RATES = hasattr(frog.Tuner, "rate")
-GUARDED = hasattr(frog.Tuner, "certificate")
 
 
-def needs(part: str, there: bool) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not there, reason=f"{part} is not part of this build")
-
-
-@needs("collect_gradients", HERE["collect_gradients"])
 def test_gradients_choose_weights(bert: Path, rows: Path, tmp_path: Path) -> None:
     selection = {"budget": "2%", "score": "gradient", "gradient_batches": 2}
     frog.tune(recipe_of(bert, rows, tmp_path / "a", selection=selection))
@@ -41,7 +32,6 @@ def test_gradients_choose_weights(bert: Path, rows: Path, tmp_path: Path) -> Non
     assert other.selection is not None and other.selection.digest != chosen.digest
 
 
-@needs("the measured rate", RATES)
 def test_the_rate_is_measured_and_told(bert: Path, rows: Path, tmp_path: Path) -> None:
     plain = recipe_of(bert, rows, tmp_path / "out", learning_rate="auto", full_learning_rate=1e-5)
     plan = preview(plain)
@@ -52,14 +42,12 @@ def test_the_rate_is_measured_and_told(bert: Path, rows: Path, tmp_path: Path) -
     assert max(rates) <= plan.rate.value * 1.001
 
 
-@needs("layer_rates", HERE["layer_rates"])
 def test_layers_get_rates_of_their_own(bert: Path, rows: Path, tmp_path: Path) -> None:
     selection = {"budget": "2%", "layer_rates": {"kind": "linear", "strength": 0.5}}
     plan = preview(recipe_of(bert, rows, tmp_path / "out", selection=selection)).plan
     assert all(0.5 < x.lr_ratio < 2 for x in plan.layers)
 
 
-@needs("Noise", HERE["Noise"])
 def test_noise_is_made_and_resumed(bert: Path, rows: Path, tmp_path: Path) -> None:
     noise = {"nu": 0.05, "schedule": "linear", "until": 0.8, "draw": "sequence"}
     plain = recipe_of(bert, rows, tmp_path / "cut", noise=noise)
@@ -75,7 +63,6 @@ def test_noise_is_made_and_resumed(bert: Path, rows: Path, tmp_path: Path) -> No
         frog.tune(recipe_of(bert, rows, tmp_path / "x", noise=noise | {"schedule": "sometimes"}))
 
 
-@needs("guards", GUARDED)
 def test_guards_certify_a_run(bert: Path, rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     frog.tune(recipe_of(bert, rows, out, guards=["health", "collapse"]))
@@ -88,7 +75,6 @@ def test_guards_certify_a_run(bert: Path, rows: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-@needs("LayerSampler", HERE["LayerSampler"])
 def test_whole_layers_train_by_turns(bert: Path, rows: Path, tmp_path: Path) -> None:
     plain = recipe_of(
         bert, rows, tmp_path / "out", mode="layers", layers={"active": 1, "every": 2},
@@ -126,15 +112,12 @@ def test_a_run_that_a_guard_stopped_ends_with_3(
 
 
 def test_what_a_guard_says_is_the_reason_of_the_stop() -> None:
-    alarm = SimpleNamespace(__str__=lambda self: "x")
-    tuner: Any = SimpleNamespace(stopped=True, alarms=(alarm, "step 9: too large (health: stop)"))
-    assert tuning._stopped(tuner) == "step 9: too large (health: stop)"
-    assert tuning._stopped(SimpleNamespace(stopped=True)) == "a guard asked for it"
-    assert tuning._stopped(replace_stopped(tuner)) == ""
-
-
-def replace_stopped(tuner: Any) -> Any:
-    return SimpleNamespace(**{**vars(tuner), "stopped": False})
+    alarms = ("step 3: too small", "step 9: too large (health: stop)")
+    stopped = SimpleNamespace(stopped=True, alarms=alarms)
+    assert tuning._stopped(stopped) == "step 9: too large (health: stop)"
+    assert tuning._stopped(SimpleNamespace(stopped=True, alarms=())) == "a guard asked for it"
+    assert tuning._stopped(SimpleNamespace(stopped=False, alarms=alarms)) == ""
+    assert tuning._stopped(None) == "", "whole layers have no guards"
 
 
 def test_mistakes_that_other_libraries_would_tell_late(

@@ -8,6 +8,7 @@ import torch
 
 from frog.tuning import Tuner
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.runs import advance
 
 pytest.importorskip("transformers")
 pytestmark = [
@@ -30,21 +31,14 @@ def _own_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_inductor_trains_the_same_and_nothing_else() -> None:
     losses = []
     for compiled in (False, True):
-        model = llama()
+        model = llama(num_hidden_layers=1)
         before = bits(model)
         tuner = Tuner(model, choose(model))
         mask = masks(tuner)
         optimizer = tuner.optimizer(lr=1e-2)
         run = torch.compile(model) if compiled else model
         model.train()
-        seen = []
-        for batch in batches(4) * 3:
-            loss = run(**batch).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            seen.append(float(loss.detach()))
-        losses.append(seen)
+        losses.append(advance(run, optimizer, batches(4) * 3))
         assert tuner.step == 12
         assert moved_only_inside(before, model, mask)
         for compact in tuner.compacts:

@@ -1,8 +1,5 @@
 """Data-parallel training: two processes, one model, only the changes are reduced."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ import torch
 from frog.errors import UsageError
 from frog.tuning import Tuner
 from tests.tuning.models import batches, choose, llama
+from tests.tuning.runs import two_processes
 
 pytest.importorskip("transformers")
 
@@ -22,7 +20,7 @@ WORKER = """
     from frog.tuning import Tuner
     from tests.tuning.models import batches, choose, llama
 
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    rank, world, folder = int(sys.argv[1]), 2, sys.argv[2]
     meet = f"file://{folder}/meet"
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
     model = llama()
@@ -44,15 +42,7 @@ WORKER = """
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    code = textwrap.dedent(WORKER)
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), "2", str(tmp_path)],
-                         stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for run in runs:
-        _, said = run.communicate(timeout=120)
-        assert run.returncode == 0, said
+    two_processes(WORKER, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(v, second[k]) for k, v in first.items())
     model = llama()

@@ -1,8 +1,5 @@
 """Guards where little is there, where something is broken, and over several processes."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from frog.tuning import Tuner
 from frog.tuning.guards import Health
 from tests.tuning.guarded import At, loop
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.runs import two_processes
 
 pytest.importorskip("transformers")
 
@@ -224,15 +222,7 @@ WORKER = """
 def test_an_alarm_in_one_process_is_acted_on_in_all(
     how: str, factor: float, steps: int, tmp_path: Path
 ) -> None:
-    code = textwrap.dedent(WORKER)
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path), how],
-                         stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for run in runs:
-        _, said = run.communicate(timeout=120)
-        assert run.returncode == 0, said
+    two_processes(WORKER, tmp_path, how)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(v, second["model"][k]) for k, v in first["model"].items())
     for key in ("factor", "step", "snapshot"):
@@ -270,7 +260,7 @@ def test_a_sampler_tells_every_reporter(tmp_path: Path) -> None:
     """What TensorBoard and W&B get: lines of training hold the units, those of evaluation not."""
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-    from tests.tuning.test_trainer import Rows, arguments
+    from tests.tuning.runs import Rows, arguments
 
     lines: list[dict] = []
 

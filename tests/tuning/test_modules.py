@@ -9,6 +9,7 @@ from torch import nn
 from frog.errors import UsageError
 from frog.tuning import Tuner
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.runs import advance
 
 transformers = pytest.importorskip("transformers")
 
@@ -177,14 +178,7 @@ def test_compiled_models_train_the_same() -> None:
         mask = masks(tuner)
         optimizer = tuner.optimizer(lr=1e-2)
         run = torch.compile(model, backend="aot_eager") if compiled else model
-        seen = []
-        for batch in batches(4) * 3:
-            loss = run(**batch).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            seen.append(float(loss.detach()))
-        losses.append(seen)
+        losses.append(advance(run, optimizer, batches(4) * 3))
         assert moved_only_inside(before, model, mask)
     assert losses[1] == pytest.approx(losses[0], abs=2e-5)
     assert losses[0][-1] < losses[0][0]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import frog
 from frog.errors import UnknownName, UsageError
 from frog.tuning import Tuner
-from frog.tuning.guide import guide_of
-from frog.tuning.noisy import AddNoise, Numbers
+from frog.tuning.noise.guide import guide_of
+from frog.tuning.noise.layers import AddNoise, Numbers
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
 from tests.tuning.noisy import (
     KINDS,
@@ -35,8 +35,8 @@ COUNT = 1500
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers of the tests in several slabs and chunks, as large ones are."""
-    monkeypatch.setattr("frog.tuning.noisy.SLAB", 14)
-    monkeypatch.setattr("frog.tuning.noisy.TOKENS", 4)
+    monkeypatch.setattr("frog.tuning.noise.layers.SLAB", 14)
+    monkeypatch.setattr("frog.tuning.noise.layers.TOKENS", 4)
 
 
 # --------------------------------------------------------------------------- distribution

@@ -1,9 +1,6 @@
 """The same noise wherever the same call comes again: recomputed, resumed; and no other call's."""
 
 import copy
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import frog
 from frog.errors import UsageError
 from frog.tuning import Tuner
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.runs import advance, trainer, two_processes
 
 transformers = pytest.importorskip("transformers")
 
@@ -258,18 +256,6 @@ def start(dtype: torch.dtype = torch.float32, **knobs: Any) -> tuple[Any, Tuner,
     return model, tuner, tuner.optimizer(lr=1e-3)
 
 
-def advance(model: Any, optimizer: Any, data: list, every: int = 1, first: int = 0) -> list[float]:
-    losses = []
-    for number, batch in enumerate(data, start=first + 1):
-        loss = model(**batch).loss
-        loss.backward()
-        losses.append(float(loss.detach()))
-        if number % every == 0:
-            optimizer.step()
-            optimizer.zero_grad()
-    return losses
-
-
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_resumed_run_has_the_noise_of_the_straight_one(
@@ -332,8 +318,6 @@ def test_resuming_with_other_noise_is_refused_and_nothing_changes() -> None:
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 def test_under_trainer_with_everything_at_once(tmp_path: Path) -> None:
     """bf16, accumulation, checkpointing: only chosen entries move; a resumed run is the same."""
-    from tests.tuning.test_trainer import trainer
-
     special = {
         "gradient_accumulation_steps": 2, "gradient_checkpointing": True, "bf16": True,
         "save_strategy": "steps", "save_steps": 4,
@@ -403,15 +387,7 @@ WORKER = """
 
 @pytest.mark.slow
 def test_two_processes_draw_different_noise_and_keep_one_model(tmp_path: Path) -> None:
-    code = textwrap.dedent(WORKER)
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)],
-                         stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for run in runs:
-        _, said = run.communicate(timeout=120)
-        assert run.returncode == 0, said
+    two_processes(WORKER, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(abs(a - b) > 1e-5 for a, b in zip(first["losses"], second["losses"], strict=True))
     assert all(torch.equal(v, second["model"][k]) for k, v in first["model"].items())

@@ -10,6 +10,7 @@ from torch import nn
 from frog.errors import ModelError
 from frog.tuning import Tuner
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.runs import advance
 
 transformers = pytest.importorskip("transformers")
 
@@ -60,13 +61,7 @@ def test_a_model_with_a_device_map(tmp_path: Path) -> None:
     tuner = Tuner(model, choose(model))
     mask = masks(tuner)
     optimizer = tuner.optimizer(lr=1e-2)
-    losses = []
-    for batch in batches(1) * 5:
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    losses = advance(model, optimizer, batches(1) * 5)
     assert losses[-1] < losses[0]
     assert moved_only_inside(before, model, mask)
 

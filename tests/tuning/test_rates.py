@@ -13,10 +13,11 @@ from torch import nn
 
 import frog
 from frog.errors import UsageError
-from frog.tuning.defaults import FULL, family_of, full_rate, kind_of
 from frog.tuning.rates import CAP, measure
+from frog.tuning.rates.defaults import FULL, family_of, full_rate, kind_of
 from frog.types import Allotment
 from tests.tuning.models import batches, choose, llama, masks
+from tests.tuning.runs import advance
 from tests.tuning.test_modules import MODELS, Images, gpt2, mixtral
 
 transformers = pytest.importorskip("transformers")
@@ -284,13 +285,7 @@ def test_training_with_the_automatic_rate_learns(dtype: torch.dtype) -> None:
     tuner = frog.Tuner(model, choose(model, 0.05))
     tuner.rate(batches(2))
     optimizer = tuner.optimizer()
-    losses = []
-    for batch in batches(1) * 30:
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+    losses = advance(model, optimizer, batches(1) * 30)
     assert losses[-1] < losses[0] - 0.15  # of ln 64 = 4.16 at the start
 
 

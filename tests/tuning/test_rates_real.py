@@ -1,9 +1,5 @@
 """The automatic rate on real models and data: near the best, and the same in every process."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +10,8 @@ from torch.nn import functional
 
 import frog
 from tests.conftest import shared
-from tests.tuning.test_trainer import stories
+from tests.tuning.real import stories
+from tests.tuning.runs import two_processes
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
@@ -93,7 +90,7 @@ def test_minilm_to_sentiment(minilm: Path) -> None:
 @pytest.mark.parametrize("budget", [0.01, 0.05])
 def test_resnet20_to_hand_signs_is_best_near_the_automatic_rate(budget: float) -> None:
     """A random mask at the rate, at a tenth and at ten times: the middle one is the best."""
-    from benchmarks.partners import SignTask
+    from benchmarks.tasks import SignTask
 
     shared("data/sign-digits/sign_digits_32x32.npz")
     shared("data/resnet-cifar10/resnet20-12fca82f.th")
@@ -108,7 +105,7 @@ def test_resnet20_to_hand_signs_is_best_near_the_automatic_rate(budget: float) -
     plan = frog.allocate(frog.analyze(model, BRIEF), budget)
     chosen = frog.select(model, plan)
     stream = task.batches(32, 0)
-    data, others = [next(stream) for _ in range(40)], [next(stream) for _ in range(3)]
+    data, others = [next(stream) for _ in range(24)], [next(stream) for _ in range(3)]
     found = {}
     for times in (0.1, 1.0, 10.0):
         tuner = frog.Tuner(model, chosen, also=["linear"])
@@ -166,17 +163,7 @@ WORKER = """
 def test_processes_agree_on_the_rate(tmp_path: Path) -> None:
     from tests.tuning.models import batches, choose, llama
 
-    here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    runs = [
-        subprocess.Popen([sys.executable, "-c", textwrap.dedent(WORKER), str(rank), str(tmp_path)],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=here)
-        for rank in (0, 1)
-    ]  # fmt: skip
-    told = []
-    for run in runs:
-        out, said = run.communicate(timeout=120)
-        assert run.returncode == 0, said
-        told.append(out.strip().splitlines()[-1])
+    told = [x.splitlines()[-1] for x in two_processes(WORKER, tmp_path)]
     assert told[0] == told[1]
     model = llama()
     alone = frog.Tuner(model, choose(model)).rate(batches(4))

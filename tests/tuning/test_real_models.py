@@ -113,7 +113,7 @@ def test_a_real_llama_has_the_losses_of_a_masked_dense_adamw(granularity: str) -
 
 def test_a_real_encoder_has_the_losses_of_a_masked_dense_adamw(minilm: Path) -> None:
     clip = 0.8
-    data = sentence_batches(minilm, STEPS // 2, size=4) * 4  # four epochs of 200 sentences
+    data = sentence_batches(minilm, STEPS // 2, size=2) * 4  # four epochs of 100 sentences
     made = compare(lambda: classifier(minilm), data, "element", r"layer\.[25]\.", clip)
     judge(*made, clip)
 
@@ -125,7 +125,7 @@ def test_a_real_image_network_in_a_plain_loop(tmp_path: Path) -> None:
     """ResNet20 of CIFAR-10 learns hand signs; the file loads into the plain network."""
     shared("data/sign-digits/sign_digits_32x32.npz")
     weights = shared("data/resnet-cifar10/resnet20-12fca82f.th")
-    from benchmarks.partners import ResNet, SignTask
+    from benchmarks.tasks import ResNet, SignTask
 
     torch.manual_seed(0)
     task = SignTask()
@@ -138,7 +138,7 @@ def test_a_real_image_network_in_a_plain_loop(tmp_path: Path) -> None:
     optimizer = tuner.optimizer(lr=5e-3, also_lr=1e-2)
     model.train()
     losses = []
-    for _, (x, y) in zip(range(80), task.batches(64, seed=0), strict=False):
+    for _, (x, y) in zip(range(80), task.batches(32, seed=0), strict=False):
         loss = functional.cross_entropy(model(x), y)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)

@@ -1,8 +1,5 @@
 """Layer sampling in the user's own Trainer and SFTTrainer, over two processes, on real weights."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,9 @@ import frog
 from frog.errors import UsageError
 from tests.conftest import shared
 from tests.tuning.models import batches, bits, llama
+from tests.tuning.real import stories
+from tests.tuning.runs import WARNINGS, Rows, arguments, sft_trainer, two_processes
 from tests.tuning.test_sampling import BLOCKS, changed, deep, of
-from tests.tuning.test_trainer import WARNINGS, Rows, arguments, byte_tokenizer, stories
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -136,26 +134,11 @@ def test_the_optimizer_of_the_trainer_is_refused(tmp_path: Path, callback: bool)
 
 @pytest.mark.slow
 def test_in_the_sft_trainer(tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl")
-    import datasets
-
+    pytest.importorskip("trl")
     model = deep(vocab_size=300)
     before = bits(model)
     sampler = frog.LayerSampler(model, None, active=1, every=2)
-    rows = batches(1, size=16, vocabulary=300)[0]["input_ids"].tolist()
-    settings = {
-        "output_dir": str(tmp_path), "max_steps": 4, "per_device_train_batch_size": 2,
-        "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
-        "gradient_checkpointing": False, "dataset_kwargs": {"skip_prepare_dataset": True},
-    }  # fmt: skip
-    run = trl.SFTTrainer(
-        model=model,
-        args=trl.SFTConfig(**settings),
-        train_dataset=datasets.Dataset.from_dict({"input_ids": rows, "labels": rows}),
-        processing_class=byte_tokenizer(tmp_path),
-        optimizers=(sampler.optimizer(lr=1e-2), None),
-        callbacks=[sampler.callback()],
-    )
+    run = sft_trainer(model, sampler.optimizer(lr=1e-2), tmp_path, callbacks=[sampler.callback()])
     run.train()
     drawn = {x for turn in sampler.schedule(4) for x in turn.units}
     assert sampler.step == 4
@@ -171,7 +154,7 @@ WORKER = """
     from frog.errors import UsageError
     from tests.tuning.models import batches, llama
 
-    rank, world, folder, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    rank, world, folder, how = int(sys.argv[1]), 2, *sys.argv[2:]
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank,
                             world_size=world)
     data = batches(12)
@@ -219,21 +202,9 @@ WORKER = """
 """
 
 
-def processes(folder: Path, how: str) -> None:
-    code = textwrap.dedent(WORKER)
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), "2", str(folder), how],
-                         stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for run in runs:
-        _, said = run.communicate(timeout=120)
-        assert run.returncode == 0, said
-
-
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    processes(tmp_path, "right")
+    two_processes(WORKER, tmp_path, "right")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(v, second[k]) for k, v in first.items())
     model = llama(num_hidden_layers=6)
@@ -255,7 +226,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_that_would_drift_apart_are_refused(tmp_path: Path) -> None:
     """DDP made too early, draws that differ, no DDP at all: told by each process."""
-    processes(tmp_path, "refused")
+    two_processes(WORKER, tmp_path, "refused")
 
 
 @pytest.mark.slow
@@ -268,7 +239,7 @@ def test_a_real_language_model(tmp_path: Path) -> None:
     before = bits(model)
     report = frog.analyze(model, frog.Settings(bootstrap=0, curves=False, min_evals=10))
     sampler = frog.LayerSampler(model, report, active=2, every=8, by="alpha")
-    ids = torch.tensor([3 + b for b in text.read_bytes()[: 64 * 257]]).view(-1, 257)[:, :256]
+    ids = torch.tensor([3 + b for b in text.read_bytes()[: 64 * 129]]).view(-1, 129)[:, :128]
     run = transformers.Trainer(
         model=model, args=arguments(tmp_path, max_steps=24, per_device_train_batch_size=8),
         train_dataset=[{"input_ids": x, "labels": x} for x in ids],

@@ -163,7 +163,7 @@ def equal(model: nn.Module, held: dict[str, torch.Tensor]) -> bool:
 def test_resuming_a_trainer_with_everything_is_exact(
     granularity: str, special: dict, tmp_path: Path
 ) -> None:
-    from tests.tuning.test_trainer import trainer
+    from tests.tuning.runs import trainer
 
     runs = []
     for number in range(2):

@@ -12,52 +12,15 @@ import frog
 from frog.errors import UsageError
 from frog.tuning import Tuner
 from tests.conftest import shared
-from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.models import bits, choose, llama, masks, moved_only_inside
 from tests.tuning.real import stories
+from tests.tuning.runs import WARNINGS, Rows, arguments, sft_trainer, trainer
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 
-WARNINGS = [
-    "ignore:.*pin_memory.*:UserWarning",
-    "ignore:.*lr_scheduler.step.*:UserWarning",
-    "ignore::DeprecationWarning",
-    "ignore::FutureWarning",
-]
 pytestmark = [pytest.mark.filterwarnings(x) for x in WARNINGS]
-
-
-class Rows(torch.utils.data.Dataset):
-    """Single examples of token ids."""
-
-    def __init__(self, count: int) -> None:
-        batch = batches(1, size=count)[0]
-        self.rows = [{"input_ids": x, "labels": x} for x in batch["input_ids"]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place: int) -> dict:
-        return self.rows[place]
-
-
-def arguments(folder: Path, **changed: Any) -> Any:
-    settings: dict[str, Any] = {
-        "output_dir": str(folder), "max_steps": 8, "per_device_train_batch_size": 2,
-        "report_to": [], "disable_tqdm": True, "use_cpu": True, "save_strategy": "no",
-        "logging_steps": 1, "seed": 3, "dataloader_pin_memory": False,
-    }  # fmt: skip
-    return transformers.TrainingArguments(**(settings | changed))
-
-
-def trainer(model: Any, tuner: Tuner, folder: Path, lr: float = 1e-2, **changed: Any) -> Any:
-    return transformers.Trainer(
-        model=model,
-        args=arguments(folder, **changed),
-        train_dataset=Rows(16),
-        optimizers=(tuner.optimizer(lr=lr), None),
-    )
 
 
 @pytest.mark.parametrize("special", [
@@ -154,44 +117,17 @@ def test_the_best_model_is_loaded_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_in_the_sft_trainer(tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl")
-    import datasets
-
+    pytest.importorskip("trl")
     model = llama(vocab_size=300)
     before = bits(model)
     tuner = Tuner(model, choose(model))
     mask = masks(tuner)
-    rows = batches(1, size=16, vocabulary=300)[0]["input_ids"].tolist()
-    settings = {
-        "output_dir": str(tmp_path), "max_steps": 4, "per_device_train_batch_size": 2,
-        "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
-        "gradient_checkpointing": False, "dataset_kwargs": {"skip_prepare_dataset": True},
-    }  # fmt: skip
-    run = trl.SFTTrainer(
-        model=model,
-        args=trl.SFTConfig(**settings),
-        train_dataset=datasets.Dataset.from_dict({"input_ids": rows, "labels": rows}),
-        processing_class=byte_tokenizer(tmp_path),
-        optimizers=(tuner.optimizer(lr=1e-2), None),
-    )
+    run = sft_trainer(model, tuner.optimizer(lr=1e-2), tmp_path)
     run.train()
     assert tuner.step == 4 and moved_only_inside(before, model, mask)
     model.save_pretrained(tmp_path / "out")
     loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "out")
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.state_dict().items())
-
-
-def byte_tokenizer(folder: Path) -> Any:
-    """A tokenizer of bytes, made here."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    )
 
 
 # ---------------------------------------------------------------------- real small models
@@ -204,7 +140,7 @@ def test_a_real_language_model(tmp_path: Path) -> None:
     if text is None:
         pytest.skip("needs a .txt in shared/data/tinyshakespeare")
     model = stories()
-    ids = torch.tensor([3 + b for b in text.read_bytes()[: 64 * 257]]).view(-1, 257)[:, :256]
+    ids = torch.tensor([3 + b for b in text.read_bytes()[: 64 * 129]]).view(-1, 129)[:, :128]
     rows = [{"input_ids": x, "labels": x} for x in ids]
     report = frog.analyze(model, frog.Settings(bootstrap=0, curves=False, min_evals=10))
     plan = frog.allocate(report, 0.02)

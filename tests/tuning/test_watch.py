@@ -17,9 +17,7 @@ from frog.tuning.guards import Health, ScaleCollapse, ShapeOfChange, Subspaces
 from tests.conftest import shared
 from tests.tuning.guarded import GOOD, At, guarded, loop
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
-
-ALL = ("health", "scale-collapse", "over-training", "subspaces", "change")
-
+from tests.tuning.runs import sft_trainer
 
 # ------------------------------------------------------------------------------ actions
 
@@ -399,25 +397,12 @@ def test_an_unknown_caller_still_gets_the_metrics() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings(*WARNINGS)
 def test_in_the_sft_trainer(tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl")
-    import datasets
-
-    from tests.tuning.test_trainer import byte_tokenizer
-
+    pytest.importorskip("trl")
     tuner = guarded("auto", vocab_size=300)
-    rows = batches(1, size=16, vocabulary=300)[0]["input_ids"].tolist()
-    settings = {
-        "output_dir": str(tmp_path), "max_steps": 4, "per_device_train_batch_size": 2,
-        "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
-        "gradient_checkpointing": False, "logging_steps": 2,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-    }  # fmt: skip
     reporter = _reporter()
-    run = trl.SFTTrainer(
-        model=tuner.model, args=trl.SFTConfig(**settings),
-        train_dataset=datasets.Dataset.from_dict({"input_ids": rows, "labels": rows}),
-        processing_class=byte_tokenizer(tmp_path), callbacks=[reporter, tuner.callback()],
-        optimizers=(tuner.optimizer(lr=GOOD), None),
+    run = sft_trainer(
+        tuner.model, tuner.optimizer(lr=GOOD), tmp_path,
+        callbacks=[reporter, tuner.callback()], logging_steps=2,
     )  # fmt: skip
     run.train()
     lines = [x for x in reporter.lines if "loss" in x]

@@ -15,6 +15,7 @@ from frog.api.listing import (
     list_rules,
     list_scores,
     list_tasks,
+    list_ways,
 )
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
 from frog.api.merging import merge_reports
@@ -50,6 +51,7 @@ __all__ = [
     "list_rules",
     "list_scores",
     "list_tasks",
+    "list_ways",
     "matrices_of",
     "merge_reports",
     "preview",

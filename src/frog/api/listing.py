@@ -104,6 +104,21 @@ def list_tasks() -> list[dict[str, Any]]:
     ]
 
 
+def list_ways() -> list[dict[str, Any]]:
+    """Every way to draw layers: name, what it draws more often, source; rankings draw, too."""
+    from frog.allocation.odds import WAYS
+
+    return [
+        {
+            "name": name,
+            "meaning": way.words,
+            "source": way.source,
+            "default": name == "uniform",
+        }
+        for name, way in WAYS.items()
+    ]
+
+
 def list_guards() -> list[dict[str, Any]]:
     """Every guard of a run: name, meaning, action and interval where nothing else is said.
 

@@ -64,6 +64,11 @@ class Setup:
     whole: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def tuner(self) -> Any:
+        """The tuner of chosen weights; None where whole layers take turns."""
+        return self.trainer if self.recipe.mode == "select" else None
+
 
 def read_recipe(
     recipe: Recipe | Mapping[str, Any] | str | PathLike[str], overrides: Sequence[str] = ()
@@ -371,11 +376,9 @@ def _known() -> Known:
     )
 
 
-def _guard_names() -> list[str] | None:
-    try:
-        from frog.tuning.guards.guard import GUARDS, SHORT
-    except ImportError:
-        return None
+def _guard_names() -> list[str]:
+    from frog.tuning.guards.guard import GUARDS, SHORT
+
     return [*GUARDS, *SHORT]
 
 

@@ -87,8 +87,8 @@ def preview(
         trained = [x for x in setup.prepared.model.parameters() if x.requires_grad]
         if setup.arguments.gradient_checkpointing:
             setup.prepared.model.gradient_checkpointing_enable()
-        compacts = getattr(setup.trainer, "compacts", ())
-        matrices = getattr(setup.trainer, "matrices", ())
+        compacts = setup.tuner.compacts if setup.tuner else ()
+        matrices = setup.tuner.matrices if setup.tuner else ()
         elements = [x for x in matrices if x.granularity == "element"]
         memory = estimate(
             setup.prepared,
@@ -231,8 +231,8 @@ def _train(setup: Setup, watch: Watch, run: Any, overwrite: bool) -> TuneResult:
         trainer.add_callback(callback)
     checkpoint = training.last_checkpoint(output)
     steps, _ = training.steps_of(setup.arguments, len(prepared.splits["train"]))
-    if hasattr(tuner, "plan_steps"):
-        tuner.plan_steps(steps)
+    if setup.tuner:
+        setup.tuner.plan_steps(steps)
     watch.on_plan(setup)
     watch.on_stage("training")
     started = time.monotonic() - run.seconds
@@ -259,8 +259,8 @@ def _train(setup: Setup, watch: Watch, run: Any, overwrite: bool) -> TuneResult:
         seconds=seconds,
         rate=setup.rate,
         resumed_at=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
-        stopped=_stopped(tuner),
-        alarms=len(getattr(tuner, "alarms", ())),
+        stopped=_stopped(setup.tuner),
+        alarms=len(setup.tuner.alarms) if setup.tuner else 0,
         notes=(*prepared.notes, *setup.notes),
     )
     watch.on_stage("writing the result")
@@ -271,16 +271,15 @@ def _train(setup: Setup, watch: Watch, run: Any, overwrite: bool) -> TuneResult:
 def _callbacks(setup: Setup, watch: Watch) -> list[Any]:
     from frog.recipes.training import watching
 
-    own = [setup.trainer.callback()] if hasattr(setup.trainer, "callback") else []
-    return [*own, watching(watch.on_step, watch.on_log, watch.asked_to_stop)]
+    own = setup.trainer.callback()
+    return [own, watching(watch.on_step, watch.on_log, watch.asked_to_stop)]
 
 
 def _stopped(tuner: Any) -> str:
-    """Why a guard ended the run; "" where none did."""
-    if not getattr(tuner, "stopped", False):
+    """Why a guard ended the run; "" where none did, or none watched."""
+    if tuner is None or not tuner.stopped:
         return ""
-    alarms = getattr(tuner, "alarms", ())
-    return str(alarms[-1]) if alarms else "a guard asked for it"
+    return str(tuner.alarms[-1]) if tuner.alarms else "a guard asked for it"
 
 
 # ---------------------------------------------------------------------------- the result
@@ -294,7 +293,7 @@ def _write(setup: Setup, result: TuneResult, trainer: Any, run: Any) -> TuneResu
     recipe, prepared, tuner = setup.recipe, setup.prepared, setup.trainer
     delta = tuner.delta()
     delta = replace(delta, path=recipe.model)
-    certificate = tuner.certificate() if recipe.guards and hasattr(tuner, "certificate") else None
+    certificate = setup.tuner.certificate() if setup.tuner and recipe.guards else None
     tuner.keep()
     result = replace(result, changed=delta.count)
     with staged(Path(result.output), run.files) as folder:

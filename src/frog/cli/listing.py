@@ -11,12 +11,13 @@ from frog.cli.console import OUT, say
 from frog.cli.options import Format
 from frog.errors import UnknownName
 
-KINDS = ("metrics", "rankings", "scores", "rules", "granularities", "guards", "tasks")
+KINDS = ("metrics", "rankings", "scores", "rules", "granularities", "guards", "tasks", "ways")
 WIDE = 120
 EVIDENCE = {
     "rankings": "No ranking is shown to hold in general: docs/design-notes/008-ranking-layers.md",
     "scores": "No score was shown to beat a random choice: docs/selecting-weights.md",
     "rules": "No rule was shown to beat the uniform one: docs/budgets.md",
+    "ways": "No way was shown to beat even odds: docs/layer-sampling.md",
 }
 
 
@@ -25,7 +26,7 @@ def list_names(
     format: Format = "auto",
 ) -> None:
     """List metrics, rankings of layers, scores of weights, rules of budgets, granularities,
-    guards, tasks of recipes."""
+    guards, tasks of recipes, ways to draw layers."""
     from frog import api
 
     if kind not in KINDS:
@@ -38,6 +39,7 @@ def list_names(
         "granularities": api.list_granularities,
         "guards": api.list_guards,
         "tasks": api.list_tasks,
+        "ways": api.list_ways,
     }[kind]()
     if format == "json":
         OUT.file.write(json.dumps(facts, indent=2) + "\n")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from frog.errors import ReportError
-from frog.serial.plain import check_header, each, nan, null, number, parse, text_of, validated
+from frog.serial.plain import check_header, each, nan, null, number, parse_file, text_of, validated
 from frog.types import Alarm, Certificate, Worst
 
 CERTIFICATE_FORMAT, CERTIFICATE_VERSION = "frog-certificate", 1
@@ -34,13 +32,7 @@ def certificate_to_json(certificate: Certificate) -> str:
 
 def read_certificate(path: Any) -> Certificate:
     """Read a certificate; :class:`~frog.errors.ReportError` names the place that is wrong."""
-    try:
-        text = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ReportError(f"{path}: no such file; {MAKER} makes one") from None
-    except OSError as error:
-        raise ReportError(f"{path}: must be a certificate ({error.strerror})") from None
-    return certificate_from_dict(parse(text, str(path), make=MAKER), str(path))
+    return certificate_from_dict(parse_file(path, "a certificate", make=MAKER), str(path))
 
 
 def certificate_from_dict(data: Any, origin: str) -> Certificate:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from frog.errors import ReportError
@@ -30,6 +31,17 @@ def parse(text: str | bytes, origin: str, *, make: str = REPORT_MAKER) -> Any:
             f"{origin}: must be a JSON file of frog, got text that is not JSON ({error}): "
             f"write it again with {make}"
         ) from None
+
+
+def parse_file(path: Any, what: str, *, make: str) -> Any:
+    """A JSON file as plain values; errors say ``what`` it must be and which command makes it."""
+    try:
+        text = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ReportError(f"{path}: no such file; {make} makes one") from None
+    except OSError as error:
+        raise ReportError(f"{path}: must be {what}, cannot be read ({error.strerror})") from None
+    return parse(text, str(path), make=make)
 
 
 def check_header(data: Any, format: str, version: int, origin: str, *, make: str) -> None:

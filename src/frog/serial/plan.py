@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from frog.errors import ReportError, UsageError
-from frog.serial.plain import check_header, get, null, parse, shown, text_of
+from frog.serial.plain import check_header, get, null, parse_file, shown, text_of
 from frog.types import Allotment, Budget, Plan
 
 PLAN_FORMAT, PLAN_VERSION = "frog-plan", 1
@@ -43,13 +42,7 @@ def plan_to_json(plan: Plan) -> str:
 
 def read_plan(path: Any) -> Plan:
     """Read a plan file; :class:`~frog.errors.ReportError` names the place that is wrong."""
-    try:
-        text = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ReportError(f"{path}: no such file; {MAKER} makes one") from None
-    except OSError as error:
-        raise ReportError(f"{path}: must be a plan file ({error.strerror})") from None
-    return plan_from_dict(parse(text, str(path), make=MAKER), str(path))
+    return plan_from_dict(parse_file(path, "a plan file", make=MAKER), str(path))
 
 
 def plan_from_dict(data: Any, origin: str) -> Plan:

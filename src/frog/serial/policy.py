@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
@@ -22,6 +21,7 @@ from frog.errors import UnknownName, UsageError
 from frog.serial.plain import null, shown, text_of
 from frog.serial.yaml_errors import explained
 from frog.serial.yaml_lines import Lines
+from frog.serial.yaml_values import Regex, as_list
 from frog.types import (
     KINDS,
     Exemption,
@@ -67,22 +67,10 @@ FIXED_SETTINGS = ("curves", "save_spectra")
 # ------------------------------------------------------------------ what may stand where
 
 
-def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"must be a regular expression ({error})") from None
-    return text
-
-
 def _words(text: str) -> str:
     if not text.strip():
         raise ValueError("must say why")
     return text
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _as_severity(value: Any) -> Any:
@@ -93,8 +81,7 @@ def _as_severity(value: Any) -> Any:
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[float, Field(allow_inf_nan=False, ge=0)]
 Share = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1)]
-Regex = Annotated[str, AfterValidator(_regex)]
-Names = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
+Names = Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
 Severity = Literal["error", "warning", "info"]
 Judgement = Literal["error", "warning", "info", "ignore"]
 

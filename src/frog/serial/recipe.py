@@ -35,7 +35,7 @@ class Known:
 
     tasks: Mapping[str, Sequence[str]]
     rules: Sequence[str]
-    guards: Sequence[str] | None
+    guards: Sequence[str]
     score: Callable[[str], object]
     training: Callable[[], Mapping[str, Any]]
 
@@ -205,7 +205,7 @@ def _guards(given: Any, lines: Lines, known: Known) -> tuple[GuardSpec, ...] | s
     made = []
     for i, guard in enumerate(given):
         for name, settings in guard.items():
-            if known.guards is not None and name not in known.guards:
+            if name not in known.guards:
                 place = lines.at("guards", i)
                 raise UsageError(f"{place}: {UnknownName('guard', name, known.guards)}")
             made.append(GuardSpec(name=name, settings=settings or {}))

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from frog.serial.yaml_values import Regex, as_list
+
 SHARED_DATA = ("train", "validation", "test", "old", "validation_share", "header", "limit")
 """Keys of ``data`` that every task takes."""
-
-
-def _regex(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"must be a regular expression ({error})") from None
-    return text
 
 
 def _filled(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
     return text
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _as_source(value: Any) -> Any:
@@ -90,9 +79,8 @@ def _as_guards(value: Any) -> Any:
     return made
 
 
-Regex = Annotated[str, AfterValidator(_regex)]
 Word = Annotated[str, AfterValidator(_filled)]
-Words = Annotated[list[Word], BeforeValidator(_as_list), Field(min_length=1)]
+Words = Annotated[list[Word], BeforeValidator(as_list), Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -206,7 +194,7 @@ class Layers(Section):
     by: Word | None = None
     temperature: Number | None = None
     unit: Word | None = None
-    always: Annotated[list[Regex], BeforeValidator(_as_list)] | None = None
+    always: Annotated[list[Regex], BeforeValidator(as_list)] | None = None
 
 
 class Noise(Section):
@@ -231,7 +219,7 @@ class Document(Section):
     mode: Literal["select", "layers"] = "select"
     selection: Selection = Selection()
     layers: Layers | None = None
-    train_also: Annotated[list[Regex], BeforeValidator(_as_list)] | None = None
+    train_also: Annotated[list[Regex], BeforeValidator(as_list)] | None = None
     learning_rate: Annotated[Positive | None, BeforeValidator(_as_rate)] = None
     full_learning_rate: Positive | None = None
     noise: Annotated[Noise | None, BeforeValidator(_as_noise)] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from frog.errors import ReportError, UsageError
@@ -14,7 +13,7 @@ from frog.serial.plain import (
     nan,
     null,
     numbers,
-    parse,
+    parse_file,
     shown,
     text_of,
     validated,
@@ -36,15 +35,9 @@ def recommendation_to_json(found: Recommendation) -> str:
 
 def read_recommendation(path: Any) -> Recommendation:
     """Read a file of :func:`recommendation_to_json`; ReportError names what is wrong with it."""
-    try:
-        text = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ReportError(f"{path}: no such file; {MAKER} makes one") from None
-    except OSError as error:
-        raise ReportError(
-            f"{path}: must be a recommendation file, cannot be read ({error.strerror})"
-        ) from None
-    return recommendation_from_dict(parse(text, str(path), make=MAKER), str(path))
+    return recommendation_from_dict(
+        parse_file(path, "a recommendation file", make=MAKER), str(path)
+    )
 
 
 def recommendation_from_dict(data: Any, origin: str) -> Recommendation:

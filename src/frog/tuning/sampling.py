@@ -16,9 +16,9 @@ from frog.errors import UsageError
 from frog.tuning.attached import Attached
 from frog.tuning.changes import changes
 from frog.tuning.compact import equal_bits
-from frog.tuning.defaults import family_of, full_rate
 from frog.tuning.draws import draw
 from frog.tuning.places import parameter_homes, refuse_sharded
+from frog.tuning.rates.defaults import family_of, full_rate
 from frog.tuning.reducing import Reducing
 from frog.tuning.sampling_callback import SamplingCallback
 from frog.tuning.state import BeforeForward, BeforeLoad, Followed

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from frog.errors import UsageError
 from frog.numerics.views import entries
-from frog.tuning.calls import Call, Calls
-from frog.tuning.guide import guide_of
 from frog.tuning.matrix import TunedMatrix
-from frog.tuning.noisy import AddNoise, Noisy, NoisyConv, NoisyEmbedding, NoisyLinear, Part
+from frog.tuning.noise.calls import Call, Calls
+from frog.tuning.noise.guide import guide_of
+from frog.tuning.noise.layers import AddNoise, Noisy, NoisyConv, NoisyEmbedding, NoisyLinear, Part
+from frog.tuning.noise.spread import Spread, spread_of
 from frog.tuning.owner import PLACE, Owner
-from frog.tuning.spread import Spread, spread_of
 from frog.types import Noise
 from frog.types.noise import checked_steps
 

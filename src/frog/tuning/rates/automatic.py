@@ -20,8 +20,8 @@ from frog.errors import UsageError
 from frog.numerics.views import take
 from frog.tuning.collect import matrix_places
 from frog.tuning.compact import Compact
-from frog.tuning.defaults import ALSO, family_of, full_rate
 from frog.tuning.passes import Loss, backward
+from frog.tuning.rates.defaults import ALSO, family_of, full_rate
 from frog.types import MatrixView, Rate
 
 if TYPE_CHECKING:

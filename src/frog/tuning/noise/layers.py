@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from frog.tuning.spread import Spread
+from frog.tuning.noise.spread import Spread
 
 TOKENS = 64
 SLAB = 1 << 19

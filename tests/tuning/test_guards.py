@@ -203,6 +203,20 @@ def test_a_collapse_in_mid_training_is_seen_within_an_interval(factor: float, pa
     assert all(math.isfinite(x) for x in live)
 
 
+@pytest.mark.parametrize(("factor", "seen"), [(3.0, False), (30.0, True), (0.2, True)])
+def test_a_small_matrix_may_grow_up_to_the_others(factor: float, seen: bool) -> None:
+    """A pooler that was never trained has to grow; it is no collapse until it stands out."""
+    model = llama()
+    small = model.model.layers[1].mlp.down_proj.weight
+    with torch.no_grad():
+        small.mul_(0.1)
+    tuner = Tuner(model, choose(model, 0.05), guards=[ScaleCollapse(every=10, cost=1.0)])
+    loop(tuner, lr=1e-5, after=lambda step: small.data.mul_(factor if step == 5 else 1.0))
+    assert {x.layer.endswith("layers.1.mlp.down_proj.weight") for x in tuner.alarms} == (
+        {True} if seen else set()
+    )
+
+
 def test_power_iterations_follow_the_largest_singular_value() -> None:
     tuner = guarded([guard := ScaleCollapse(every=1, cost=1.0)], share=0.3)
     start = {k: v.copy() for k, v in guard._start.items()}

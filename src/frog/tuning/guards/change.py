@@ -53,8 +53,9 @@ class ShapeOfChange(Watcher):
     Intruders: of the 10 leading left directions of the new matrix, those whose largest |cosine|
     with any direction at the start is below 0.5 (Shuttleworth et al. 2024), in the matrix whose
     change is largest beside its own largest singular value, one a check; matrices with fewer
-    than 40 directions are left out. In matrices of more than 1,024 the old directions are the 64
-    leading ones.
+    than 40 directions are left out, and those of less than a third of the RMS of all (a pooler
+    that was never trained has no directions to lose). In matrices of more than 1,024 the old
+    directions are the 64 leading ones.
     """
 
     name = "change"
@@ -103,7 +104,8 @@ class ShapeOfChange(Watcher):
             values, _, vectors = leading(change, start, STEPS)
             self._vectors[matrix.name] = vectors
             top = float(values[0])
-            if top / largest > most and min(matrix.shape) >= SMALL:
+            small = whole < run.small * math.sqrt(matrix.params)
+            if top / largest > most and min(matrix.shape) >= SMALL and not small:
                 suspect, most = matrix, top / largest
             null = self._null[matrix.name]
             if size / whole >= self.material and null <= FEW_DIRECTIONS:

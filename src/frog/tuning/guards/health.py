@@ -73,15 +73,7 @@ class Health(Watcher):
         self._losses = {"loss": Losses(FEW), "training": Losses(FEW), "evaluation": Losses(1)}
 
     def start(self, run: Run) -> None:
-        """Keep the norms of the weights."""
-        norms = [torch.linalg.vector_norm(x.weight.data.float()) for x in run.compacts]
-        self._size = [float(x) for x in norms]
-        chosen = sum(len(x.change) for x in run.compacts)
-        squares = sum(
-            len(x.change) * size**2 / x.weight.numel()
-            for x, size in zip(run.compacts, self._size, strict=True)
-        )
-        self._rms = math.sqrt(squares / chosen) if chosen else 0.0
+        """Nothing has moved yet."""
         self._before: list[Tensor] = []
 
     # ---------------------------------------------------------------- before the step
@@ -162,13 +154,13 @@ class Health(Watcher):
     def _sizes(self, run: Run, moved: list[float], size: list[float]) -> Iterable[Reading]:
         """The largest step beside its limit, and the largest change, over their matrices."""
         steps, limits, changes = [], [], []
-        for compact, whole, step, change in zip(run.compacts, self._size, moved, size, strict=True):
+        for compact, whole, step, change in zip(run.compacts, run.norms, moved, size, strict=True):
             share = len(compact.change) / compact.weight.numel()
             if not math.isfinite(change):
                 step = change = math.nan
             # an all-zero weight among others that are zero has no scale: only NaN counts there
             entries = compact.weight.numel()
-            scale = max(whole / math.sqrt(entries), self._rms) or math.inf
+            scale = max(whole / math.sqrt(entries), run.rms) or math.inf
             steps.append(step / math.sqrt(len(compact.change)) / scale)
             changes.append(change / math.sqrt(entries) / scale)
             limits.append(min(self.step, self.moved / share))

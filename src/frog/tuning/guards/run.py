@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,17 @@ from frog.tuning.compact import Compact
 from frog.tuning.guards.processes import several, summed
 from frog.tuning.matrix import TunedMatrix
 
+SMALL = 1.0 / 3.0
+"""Share of the RMS of all tuned weights up to which a matrix may grow unasked."""
+
 
 class Run:
     """A run as its guards see it: what trains, the step, the losses of the step.
 
     ``matrices`` and ``compacts`` are those of the tuner, ``dense`` the parameters that train
-    whole. ``losses`` are the losses that the model itself gave since the last step.
+    whole. ``losses`` are the losses that the model itself gave since the last step. ``norms`` are
+    the Frobenius norms of the compacts' weights at the start, ``rms`` that of all tuned weights
+    together, every weight matrix counted by how many of its entries train.
     """
 
     def __init__(self, tuner: Any) -> None:
@@ -28,6 +34,14 @@ class Run:
         self.step: int = tuner.step
         self.losses: list[Tensor] = []
         self._summed = False
+        sizes = {x: float(torch.linalg.vector_norm(x.weight.data.float())) for x in self.compacts}
+        self.norms: tuple[float, ...] = tuple(sizes.values())
+        self.rms: float = _pooled(self.compacts, self.norms)
+
+    @property
+    def small(self) -> float:
+        """The RMS below which a matrix is small among the others: it has little to lose."""
+        return SMALL * self.rms
 
     @property
     def device(self) -> torch.device:
@@ -58,3 +72,11 @@ class Run:
     def parameters(self) -> dict[str, nn.Parameter]:
         """All that trains, by name: the changes under the names of their weights."""
         return {x.name: x.change for x in self.compacts} | dict(self.dense)
+
+
+def _pooled(compacts: tuple[Compact, ...], norms: tuple[float, ...]) -> float:
+    chosen = sum(len(x.change) for x in compacts)
+    squares = sum(
+        len(x.change) * norm**2 / x.weight.numel() for x, norm in zip(compacts, norms, strict=True)
+    )
+    return math.sqrt(squares / chosen) if chosen else 0.0

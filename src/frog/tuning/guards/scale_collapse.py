@@ -40,9 +40,10 @@ class ScaleCollapse(Watcher):
     Every check, of every tuned matrix: d = change of log10 ||W||_F^2 and of log10 lambda_max
     (power iteration from where it last ended and from the leading direction of the change). An
     alarm where |d| > 0.6 (a factor of 2 in the norm) and the robust z of d among the layers of
-    its role, or among all, is beyond 4: limits and groups are those of ``frog compare``. The
-    norms are of the live weights as they lie there, so that a weight that something else scaled
-    is seen, too. Costs a few passes over the weights a check.
+    its role, or among all, is beyond 4: limits and groups are those of ``frog compare``. A matrix
+    of less than a third of the RMS of all (a pooler that was never trained) may grow up to that:
+    only what lies beyond counts. The norms are of the live weights as they lie there, so that a
+    weight that something else scaled is seen, too. Costs a few passes over the weights a check.
     """
 
     name = "scale-collapse"
@@ -52,6 +53,7 @@ class ScaleCollapse(Watcher):
         super().__init__(**{"cost": 0.005, **common})
         self.change, self.z = change, z
         self._start: dict[str, np.ndarray] = {}
+        self._free: dict[str, np.ndarray] = {}
         self._vectors: dict[str, Tensor] = {}
 
     def start(self, run: Run) -> None:
@@ -62,11 +64,12 @@ class ScaleCollapse(Watcher):
             top, vector = largest(weight, start, START_STEPS)
             self._vectors[matrix.name] = vector
             self._start[matrix.name] = _sizes(weight, top)
+            self._free[matrix.name] = _free(matrix.shape, run.small)
 
     @torch.no_grad()
     def check(self, run: Run) -> Iterable[Reading]:
         """How far every matrix's scale stands apart: the farthest of each of the two norms."""
-        changes = np.array([self._now(x) - self._start[x.name] for x in run.matrices])
+        changes = np.array([self._change(x) for x in run.matrices])
         if not len(changes):
             return
         groups = groups_of([x.role for x in run.matrices])
@@ -87,6 +90,12 @@ class ScaleCollapse(Watcher):
                     limit=math.copysign(limit, d[place] if d[place] == d[place] else 1.0),
                     words=words, used=float(used[place]),
                 )  # fmt: skip
+
+    def _change(self, matrix: TunedMatrix) -> np.ndarray:
+        """The change of both sizes, in decades, without the free growth of a small matrix."""
+        now, start = self._now(matrix), self._start[matrix.name]
+        base = np.maximum(start, np.minimum(now, self._free[matrix.name]))
+        return now - np.where(now > start, base, start)
 
     def _now(self, matrix: TunedMatrix) -> np.ndarray:
         """Both sizes of a matrix, in decades."""
@@ -113,3 +122,11 @@ def _sizes(weight: Weight, top: float) -> np.ndarray:
     """log10 of ||W||_F^2 and of lambda_max; an all-zero weight has a size of 1e-300."""
     norms = np.array([float(weight.squared_norm()), top * top])
     return np.log10(np.where(norms > 0, norms, np.where(norms == 0, 1e-300, norms)))
+
+
+def _free(shape: tuple[int, int], rms: float) -> np.ndarray:
+    """log10 of ||W||_F^2 and of lambda_max of a random matrix of that shape and RMS."""
+    m, n = shape
+    if rms <= 0:
+        return np.full(2, -300.0)
+    return np.log10([rms**2 * m * n, rms**2 * (math.sqrt(m) + math.sqrt(n)) ** 2])

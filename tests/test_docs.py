@@ -213,7 +213,7 @@ MEANS = {"0.671": (0.681, 0.662), "0.539": (0.506, 0.572), "0.529": (0.499, 0.55
 
 def quoted(page: Path) -> Iterator[tuple[str, str]]:
     """Decimal numbers beside a link to results, in its paragraph or the table it leads to."""
-    parts = re.split(r"\n\s*\n", page.read_text())
+    parts = re.split(r"\n\s*\n|\n(?=- )", page.read_text())  # paragraphs, items of lists
     for part, following in itertools.pairwise([*parts, ""]):
         text = part + following if following.startswith("|") else part
         files = set(re.findall(r"benchmarks/results/([\w.-]+\.md)", part))

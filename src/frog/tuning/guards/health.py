@@ -57,7 +57,7 @@ class Health(Watcher):
         self,
         *,
         step: float = 2.0,
-        moved: float = 0.05,
+        moved: float = 0.03,
         change: float = 1.0,
         gradient: float = 20.0,
         loss: float = 1.5,

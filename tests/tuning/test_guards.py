@@ -25,7 +25,15 @@ from frog.tuning.guards import (
 )
 from frog.tuning.guards.change import intruders
 from frog.tuning.guards.losses import Losses
-from frog.tuning.guards.products import Change, Weight, largest, leading, random_start, triplets
+from frog.tuning.guards.products import (
+    Change,
+    Weight,
+    largest,
+    leading,
+    random_start,
+    start_of,
+    triplets,
+)
 from frog.tuning.guards.rotation import Rotation
 from tests.tuning.guarded import GOOD, evaluation, fitted, guarded, kinds, loop, matrix, wide
 from tests.tuning.models import batches, choose, llama
@@ -276,12 +284,17 @@ def test_layers_take_turns_and_small_ones_are_left_out() -> None:
     tuner = guarded([guard := OverTraining(every=1, layers=3, cost=1.0)], **wide())
     able = [x for x in tuner.matrices if min(x.shape) >= 50]
     assert 0 < len(able) < len(tuner.matrices)
-    assert set(guard._start) == {x.name for x in able}
+    assert guard._able == {x.name for x in able} and not guard._start, "measured in its turn"
+    before = {x.name: x.weight().clone() for x in able}
     seen: list[str] = []
     original = guard._of
     guard._of = lambda x: seen.append(x.name) or original(x)  # type: ignore[method-assign]
     loop(tuner, steps=len(able))
     assert seen == [able[i % len(able)].name for i in range(3 * len(able))]
+    assert set(guard._start) == guard._able
+    for x in able:
+        assert torch.equal(start_of(x).values, before[x.name]), "the start, bit for bit"
+        assert not torch.equal(x.weight(), before[x.name])
 
 
 # --------------------------------------------------------------------------- subspaces

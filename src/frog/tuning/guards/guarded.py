@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from frog.errors import UsageError
+from frog.errors import MissingPackage, UsageError
 from frog.tuning.guards.guard import guards_from
 from frog.tuning.guards.watch import Watch
 from frog.types import Alarm, Certificate
@@ -64,6 +64,8 @@ class Guarded:
 
         Spectral metrics go through the trainer's own ``log`` with its next line.
         """
-        from frog.tuning.trainer import TunerCallback
-
+        try:
+            from frog.tuning.trainer import TunerCallback
+        except ImportError:
+            raise MissingPackage("transformers", "tune") from None
         return TunerCallback(self)

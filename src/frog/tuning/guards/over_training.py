@@ -12,7 +12,7 @@ import torch
 from frog.numerics.outliers import CHANGE_LIMIT
 from frog.numerics.powerlaw import fit_power_law
 from frog.tuning.guards.guard import Watcher, guard
-from frog.tuning.guards.products import Weight
+from frog.tuning.guards.products import Weight, start_of
 from frog.tuning.guards.reading import Reading
 from frog.tuning.guards.turns import Turns
 from frog.types import PowerLawFit
@@ -40,7 +40,9 @@ class OverTraining(Watcher):
       for ks, the band) of now and of the start have nothing in common;
     - ``effective rank``: log10 of the number of directions, against the start, limit 0.3.
 
-    Matrices with fewer than 50 eigenvalues are left out: their alpha says too little.
+    Matrices with fewer than 50 eigenvalues are left out: their alpha says too little. The start of
+    a matrix is measured when its first turn comes, on a copy with the chosen entries put back: a
+    run need not wait for the spectra of a whole model.
     """
 
     name = "over-training"
@@ -56,23 +58,24 @@ class OverTraining(Watcher):
     ) -> None:
         super().__init__(**{"cost": 0.01, **common})
         self.lowest, self.deviations, self.rank = lowest, deviations, rank
+        self._able: set[str] = set()
         self._start: dict[str, tuple[PowerLawFit, PowerLawFit, float]] = {}
         self._turns = Turns(layers)
 
     def start(self, run: Run) -> None:
-        """Both alphas of every matrix that is large enough."""
-        for matrix in run.matrices:
-            if min(matrix.shape) >= FEWEST:
-                self._start[matrix.name] = _spectrum_of(matrix)
+        """Which matrices are large enough."""
+        self._able = {x.name for x in run.matrices if min(x.shape) >= FEWEST}
 
     @torch.no_grad()
     def check(self, run: Run) -> Iterable[Reading]:
         """The next few matrices."""
-        for matrix in self._turns.take(run, self._start):
+        for matrix in self._turns.take(run, self._able):
             yield from self._of(matrix)
 
     def _of(self, matrix: TunedMatrix) -> Iterable[Reading]:
-        before, now = self._start[matrix.name], _spectrum_of(matrix)
+        if matrix.name not in self._start:
+            self._start[matrix.name] = _spectrum_of(matrix.shape, start_of(matrix))
+        before, now = self._start[matrix.name], _spectrum_of(matrix.shape, Weight(matrix))
         for old, new in zip(before[:2], now[:2], strict=True):
             if not old.ok:
                 continue
@@ -119,15 +122,15 @@ class OverTraining(Watcher):
         self._turns.load_state_dict(state)
 
 
-def _spectrum_of(matrix: TunedMatrix) -> tuple[PowerLawFit, PowerLawFit, float]:
+def _spectrum_of(shape: tuple[int, int], weight: Weight) -> tuple[PowerLawFit, PowerLawFit, float]:
     """The fits by ks and by hill, and log10 of the effective rank."""
-    gram = Weight(matrix).gram()
+    gram = weight.gram()
     if not bool(torch.isfinite(gram.diagonal()).all()):
         values = np.full(len(gram), np.nan)
     else:
         values = torch.linalg.eigvalsh(gram).double().cpu().numpy().clip(min=0.0)
-    ks = fit_power_law(values, estimator="ks", shape=matrix.shape)
-    hill = fit_power_law(values, estimator="hill", shape=matrix.shape, extras=False)
+    ks = fit_power_law(values, estimator="ks", shape=shape)
+    hill = fit_power_law(values, estimator="hill", shape=shape, extras=False)
     total = values.sum()
     share = values[values > 0] / total if total > 0 else np.array([math.nan])
     return ks, hill, float(-(share * np.log10(share)).sum())

@@ -68,6 +68,15 @@ class Weight:
         return out
 
 
+def start_of(matrix: TunedMatrix) -> Weight:
+    """The weight of a matrix as it was at the start, bit for bit: one copy of it."""
+    weight = Weight(matrix)
+    rows, columns = (torch.from_numpy(x).to(weight.values.device) for x in matrix.entries())
+    weight.values = weight.values.clone()
+    weight.values.index_put_((rows, columns), matrix.base())
+    return weight
+
+
 class Change:
     """The change (m, n) of a matrix: k entries, as an operator.
 

@@ -17,7 +17,7 @@ from tests.test_serial import STORED
 ORIGIN = "folder/r.json"
 FAST = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 THOROUGH = settings(
-    max_examples=5_000,
+    max_examples=10_000,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -16,7 +16,7 @@ from frog.weights.source import list_tensors
 
 FAST = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 THOROUGH = settings(
-    max_examples=4_000,
+    max_examples=10_000,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

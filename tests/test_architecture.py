@@ -7,7 +7,7 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src" / "frog"
 FLOOR = {"types", "registry", "errors", "serial", "version"}
 ROOMS = {
-    "weights", "metrics", "report", "allocation", "selection", "tuning", "exports", "examples",
+    "weights", "metrics", "report", "allocation", "selection", "tuning", "exports", "demo",
     "recipes",
 }  # fmt: skip
 ALLOWED = {

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from frog.examples import documented_functions, neighbours, split_by_package
+from frog.demo import documented_functions, neighbours, split_by_package
 from frog.serial.whole_file import write_whole
 
 TESTED = 300

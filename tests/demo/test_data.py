@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frog.examples import Documented, documented_functions, neighbours, split_by_package
+from frog.demo import Documented, documented_functions, neighbours, split_by_package
 
 
 def test_functions_are_parsed_not_run(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 import frog
 from frog.errors import ModelError, UnknownName, UsageError
-from frog.tuning.draws import draw
+from frog.tuning.sampling import draw
 from tests.tuning.models import batches, bits, choose, llama
 
 pytest.importorskip("transformers")

@@ -13,8 +13,7 @@ from frog.allocation.odds import TEMPERATURE, WAYS, Values, probabilities, unit_
 from frog.errors import UnknownName, UsageError
 from frog.metrics.ranking import RANKINGS
 from frog.tuning.places import matrix_named
-from frog.tuning.sampling import Draws, Sampler
-from frog.tuning.units import Division, divide
+from frog.tuning.sampling import Division, Draws, Sampler, divide
 from frog.types import LayerReport, ModelReport, WeightMatrix
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from frog.errors import UnknownName, UsageError
+from frog.errors import MissingPackage, UnknownName, UsageError
 from frog.tuning import owner
 from frog.tuning.places import refuse_sharded
 from frog.tuning.state import Followed, Holder
@@ -163,3 +163,15 @@ def matching(model: nn.Module, patterns: Sequence[str], what: str) -> dict[str, 
             raise UnknownName(f"parameter for {what}=", pattern, named)
         chosen |= hits
     return chosen
+
+
+def trainer_callback(kind: str, tuner: Any) -> Any:
+    """A callback of :mod:`frog.tuning.trainer`, which needs transformers, for a tuner or sampler.
+
+    Raises :class:`~frog.errors.MissingPackage` without it.
+    """
+    try:
+        from frog.tuning import trainer
+    except ImportError:
+        raise MissingPackage("transformers", "tune") from None
+    return getattr(trainer, kind)(tuner)

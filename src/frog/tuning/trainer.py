@@ -1,13 +1,17 @@
-"""The one place that knows transformers' Trainer: what a tuner does in its callbacks."""
+"""The one place that knows transformers' Trainer: what tuner and sampler do in its callbacks."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from frog.tuning.trainer_log import TrainerLog
+
+if TYPE_CHECKING:
+    from frog.tuning.attach import Tuner
+    from frog.tuning.sampling import Sampler
 
 LOG = logging.getLogger("frog.tuning")
 
@@ -20,24 +24,22 @@ class TunerCallback(TrainerCallback):
     ``log``: to the history, TensorBoard, W&B and whatever else is set up there.
     """
 
-    def __init__(self, tuner: Any) -> None:
+    def __init__(self, tuner: Tuner) -> None:
         self.tuner = tuner
         self._log = TrainerLog(self._metrics)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Tell the schedules how long the run is; say what trains; find the trainer."""
-        plan_steps = getattr(self.tuner, "plan_steps", None)
-        if plan_steps is not None:
-            plan_steps(state.max_steps)
+        self.tuner.plan_steps(state.max_steps)
         if state.is_world_process_zero:
             LOG.info("%r", self.tuner)
-            for fact in getattr(self.tuner, "facts", ()):
+            for fact in self.tuner.facts:
                 LOG.info("%s", fact)
         self._log.follow(self)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """End the run where a guard asks for it."""
-        if getattr(self.tuner, "stopped", False):
+        if self.tuner.stopped:
             control.should_training_stop = True
 
     def on_log(
@@ -64,11 +66,44 @@ class TunerCallback(TrainerCallback):
         self._log.leave()
 
     def _report(self, values: dict[str, Any] | None, key: str, kind: str) -> None:
-        report = getattr(self.tuner, "report_loss", None)
-        if report is not None and values is not None and isinstance(values.get(key), float | int):
-            report(float(values[key]), kind)
+        if values is not None and isinstance(values.get(key), float | int):
+            self.tuner.report_loss(float(values[key]), kind)
 
     def _metrics(self) -> dict[str, float]:
         """The guards' newest values, for a line of training metrics."""
-        watch = getattr(self.tuner, "_watch", None)
-        return {} if watch is None else watch.record.take_metrics()
+        return self.tuner.take_metrics()
+
+
+class SamplingCallback(TrainerCallback):
+    """Logs, with every line of training metrics, which units trained."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._log = TrainerLog(self._news)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """The chances, once; refuses an optimizer that does not hold what is sampled."""
+        sampler = self._sampler
+        optimizer = getattr(rest.get("optimizer"), "optimizer", rest.get("optimizer"))
+        if optimizer is not None:
+            sampler.check(optimizer)
+        chances = ", ".join(f"{name} {chance:.3f}" for name, chance in sampler.chances.items())
+        LOG.info("%r; chances in a draw: %s", sampler, chances)
+        self._log.follow(self)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        """A line was logged: with what is new where the trainer's own log could not be joined."""
+        self._log.told(state, logs)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Leave the trainer as it was."""
+        self._log.leave()
+
+    def _news(self) -> dict[str, int]:
+        """The places of the units that trained in the last step."""
+        sampler = self._sampler
+        if not sampler.attached:
+            return {}
+        names = [unit.name for unit in sampler.units]
+        units = sampler.units_at(max(sampler.step - 1, 0))
+        return {f"sampling/unit_{i}": names.index(name) for i, name in enumerate(units)}

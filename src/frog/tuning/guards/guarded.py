@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from frog.errors import MissingPackage, UsageError
+from frog.errors import UsageError
+from frog.tuning.attached import trainer_callback
 from frog.tuning.guards.guard import guards_from
 from frog.tuning.guards.watch import Watch
 from frog.types import Alarm, Certificate
@@ -46,6 +47,10 @@ class Guarded:
         if self._watch is not None:
             self._watch.report_loss(value, kind)
 
+    def take_metrics(self) -> dict[str, float]:
+        """The guards' newest values since they were last taken, by the names that a log shows."""
+        return {} if self._watch is None else self._watch.record.take_metrics()
+
     def certificate(self) -> Certificate:
         """How the run went: worst values, alarms, what was done, cost, and a check of all bits.
 
@@ -64,8 +69,4 @@ class Guarded:
 
         Spectral metrics go through the trainer's own ``log`` with its next line.
         """
-        try:
-            from frog.tuning.trainer import TunerCallback
-        except ImportError:
-            raise MissingPackage("transformers", "tune") from None
-        return TunerCallback(self)
+        return trainer_callback("TunerCallback", self)

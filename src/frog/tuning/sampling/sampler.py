@@ -6,46 +6,22 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from frog.errors import UsageError
-from frog.tuning.attached import Attached
+from frog.tuning.attached import Attached, trainer_callback
 from frog.tuning.changes import changes
 from frog.tuning.compact import equal_bits
-from frog.tuning.draws import draw
 from frog.tuning.places import parameter_homes, refuse_sharded
 from frog.tuning.rates.defaults import family_of, full_rate
-from frog.tuning.reducing import Reducing
-from frog.tuning.sampling_callback import SamplingCallback
+from frog.tuning.sampling.draws import Draws, Turn, draw
+from frog.tuning.sampling.reducing import Reducing
+from frog.tuning.sampling.units import Division, Unit
 from frog.tuning.state import BeforeForward, BeforeLoad, Followed
-from frog.tuning.units import Division, Unit
 from frog.types import Rate, SparseDelta
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """Steps ``start`` to ``stop`` (exclusive) train the ``units``."""
-
-    start: int
-    stop: int
-    units: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draws:
-    """How units are drawn: so many ``active`` units for ``every`` optimizer steps, with the
-    ``chances`` (U,) of all units; ``marks`` are what the chances were made of, for resuming.
-    """
-
-    active: int
-    every: int
-    seed: int
-    chances: tuple[float, ...]
-    marks: Mapping[str, Any]
 
 
 class Sampler(Attached):
@@ -177,9 +153,9 @@ class Sampler(Attached):
         value, origin = (full, "given") if full is not None else full_rate(self.model, family)
         return Rate(lr=value, full=value, origin=origin, optimizer=name, budget=1.0, also=value)
 
-    def callback(self) -> SamplingCallback:
+    def callback(self) -> Any:
         """For transformers' Trainer: logs what trains. Training is the same without it."""
-        return SamplingCallback(self)
+        return trainer_callback("SamplingCallback", self)
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy, on the CPU, of every parameter that has trained or trains."""

@@ -5,8 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 BITS = 56
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Steps ``start`` to ``stop`` (exclusive) train the ``units``."""
+
+    start: int
+    stop: int
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """How units are drawn: so many ``active`` units for ``every`` optimizer steps, with the
+    ``chances`` (U,) of all units; ``marks`` are what the chances were made of, for resuming.
+    """
+
+    active: int
+    every: int
+    seed: int
+    chances: tuple[float, ...]
+    marks: Mapping[str, Any]
 
 
 def draw(chances: Mapping[str, float], count: int, *, seed: int, turn: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from frog.allocation.rules import RULES
 from frog.api.allocating import allocate
 from frog.api.measuring import Run, analyze
 from frog.api.selecting import Choice, select
-from frog.errors import FrogError, UnknownName, UsageError
+from frog.errors import UnknownName, UsageError
 from frog.selection.expression import parse
 from frog.serial.recipe import Known, recipe_from_yaml, yaml_of
 from frog.types import Budget, ModelReport, Plan, Selection, Settings
@@ -223,8 +223,6 @@ def placed(place: str) -> Iterator[None]:
         if text.startswith((place.partition(":")[0], "override ")):
             raise
         raise UsageError(f"{place}: {text}") from None
-    except FrogError:
-        raise
 
 
 # ------------------------------------------- the places where other parts of tuning are built
@@ -305,9 +303,9 @@ def guards_of(given: Sequence[GuardSpec] | str) -> Any:
         if not spec.settings:
             made.append(spec.name)
             continue
-        from frog.tuning.guards.guard import GUARDS, SHORT
+        from frog.tuning.guards.guard import kind_of
 
-        kind = GUARDS[SHORT.get(spec.name, spec.name)]
+        kind = kind_of(spec.name)
         known = settings_of(kind)
         for name in spec.settings:
             if name not in known:

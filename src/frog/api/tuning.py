@@ -230,9 +230,6 @@ def _train(setup: Setup, watch: Watch, run: Any, overwrite: bool) -> TuneResult:
     for callback in _callbacks(setup, watch):
         trainer.add_callback(callback)
     checkpoint = training.last_checkpoint(output)
-    steps, _ = training.steps_of(setup.arguments, len(prepared.splits["train"]))
-    if setup.tuner:
-        setup.tuner.plan_steps(steps)
     watch.on_plan(setup)
     watch.on_stage("training")
     started = time.monotonic() - run.seconds

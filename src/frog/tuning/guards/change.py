@@ -79,15 +79,15 @@ class ShapeOfChange(Watcher):
     def start(self, run: Run) -> None:
         """The share of random signs in the chosen places, and the size of every matrix."""
         for seed, matrix in enumerate(run.matrices):
-            weight, change = Weight(matrix), Change(matrix)
-            device = weight.values.device
+            change = Change(matrix)
+            device = change.values.device
             start = random_start(matrix.shape, 2, device, seed)
             signs = torch.randn(matrix.count, generator=torch.Generator().manual_seed(seed)).sign()
             null = change.with_values(signs.to(device))
             top = float(leading(null, start, START_STEPS)[0][0])
             self._null[matrix.name] = top / null.norm()
-            largest = float(leading(weight, start, START_STEPS)[0][0])
-            self._size[matrix.name] = (float(weight.squared_norm()) ** 0.5, largest)
+            whole = float(Weight(matrix).squared_norm()) ** 0.5
+            self._size[matrix.name] = (whole, run.top(matrix)[0])
             self._vectors[matrix.name] = start
 
     @torch.no_grad()

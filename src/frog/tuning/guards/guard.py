@@ -153,6 +153,11 @@ def guard(kind: Any) -> Any:
     return kind
 
 
+def kind_of(name: str) -> Callable[..., Guard]:
+    """The guard of that name, or of one of its short names; UnknownName for any other."""
+    return GUARDS[SHORT.get(name, name)]
+
+
 def guards_from(asked: Any) -> tuple[Guard, ...]:
     """Guards from names, objects or ``"auto"``; UsageError for two of one name.
 
@@ -169,7 +174,7 @@ def guards_from(asked: Any) -> tuple[Guard, ...]:
         if item == "auto":
             continue
         if isinstance(item, str):
-            made.append(GUARDS[SHORT.get(item, item)]())
+            made.append(kind_of(item)())
         elif isinstance(item, type) or not callable(getattr(item, "check", None)):
             raise UsageError(f"a guard must be a name or a Guard object, got {item!r}")
         else:

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from frog.tuning.compact import Compact
 from frog.tuning.guards.processes import several, summed
+from frog.tuning.guards.products import Weight, largest, random_start
 from frog.tuning.matrix import TunedMatrix
+
+START_STEPS = 12
+"""Power iterations at the start: limits are factors of 2 and more, one percent is plenty."""
 
 SMALL = 1.0 / 3.0
 """Share of the RMS of all tuned weights up to which a matrix may grow unasked."""
@@ -34,9 +38,26 @@ class Run:
         self.step: int = tuner.step
         self.losses: list[Tensor] = []
         self._summed = False
+        self._tops: dict[str, tuple[float, Tensor]] = {}
         sizes = {x: float(torch.linalg.vector_norm(x.weight.data.float())) for x in self.compacts}
         self.norms: tuple[float, ...] = tuple(sizes.values())
         self.rms: float = _pooled(self.compacts, self.norms)
+
+    def top(self, matrix: TunedMatrix) -> tuple[float, Tensor]:
+        """Largest singular value at the start and its right vector (n, 1), found once for all.
+
+        Power iteration in a block of two: a lower bound, within a percent or so.
+        """
+        if matrix.name not in self._tops:
+            weight = Weight(matrix)
+            seed = self.matrices.index(matrix)
+            start = random_start(matrix.shape, 2, weight.values.device, seed)
+            self._tops[matrix.name] = largest(weight, start, START_STEPS)
+        return self._tops[matrix.name]
+
+    def started(self) -> None:
+        """All guards have begun: what they shared at the start is let go."""
+        self._tops.clear()
 
     @property
     def small(self) -> float:

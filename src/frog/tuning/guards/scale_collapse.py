@@ -19,15 +19,12 @@ from frog.numerics.outliers import (
     z_by_group,
 )
 from frog.tuning.guards.guard import Watcher, guard
-from frog.tuning.guards.products import Change, Weight, largest, random_start
+from frog.tuning.guards.products import Change, Weight, largest
 from frog.tuning.guards.reading import Reading
 
 if TYPE_CHECKING:
     from frog.tuning.guards.run import Run
     from frog.tuning.matrix import TunedMatrix
-
-START_STEPS = 12
-"""Power iterations at the start: the limit is a factor of 4, one percent is plenty."""
 
 CHECK_STEPS = 2
 """Power iterations of a check: from where the last one ended, and from where the change points."""
@@ -58,12 +55,9 @@ class ScaleCollapse(Watcher):
 
     def start(self, run: Run) -> None:
         """Norms and largest eigenvalues at the start."""
-        for seed, matrix in enumerate(run.matrices):
-            weight = Weight(matrix)
-            start = random_start(matrix.shape, 2, weight.values.device, seed)
-            top, vector = largest(weight, start, START_STEPS)
-            self._vectors[matrix.name] = vector
-            self._start[matrix.name] = _sizes(weight, top)
+        for matrix in run.matrices:
+            top, self._vectors[matrix.name] = run.top(matrix)
+            self._start[matrix.name] = _sizes(Weight(matrix), top)
             self._free[matrix.name] = _free(matrix.shape, run.small)
 
     @torch.no_grad()

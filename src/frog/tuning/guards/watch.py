@@ -66,6 +66,7 @@ class Watch:
         for guard in guards:
             with self.account.of(guard.name, self.run.device, "start"):
                 guard.start(self.run)
+        self.run.started()
         self.snapshot = tuner.snapshot() if any(x.action == "restore" for x in guards) else {}
         self.snapshot_step = tuner.step
         before, after = weakref.WeakMethod(self._before), weakref.WeakMethod(self._after)

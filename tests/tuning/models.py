@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-import frog
-from frog.numerics.units import unit_count, unit_sizes
-from frog.types import Allotment, Budget, Chosen, Plan, Selection
+from benchmarks.random_choice import random_choice
+from frog.types import Selection
 
 
 def llama(dtype: torch.dtype = torch.float32, **config: Any) -> Any:
@@ -43,39 +41,13 @@ def choose(
     share: float = 0.05,
     granularity: str = "element",
     *,
-    include: str | None = None,
+    include: str = "",
     seed: int = 0,
     block: tuple[int, int] = (4, 4),
 ) -> Selection:
     """A random selection of any matrices of a model, measured or not."""
-    import re
-
-    draw = np.random.default_rng(seed)
-    size = block if granularity == "block" else (1, 1)
-    chosen, rows = [], []
-    for matrix in frog.inspect(model).matrices:
-        if include is not None and not re.search(include, matrix.name):
-            continue
-        units = unit_count(matrix.shape, granularity, size)
-        count = max(1, round(share * units))
-        index = np.sort(draw.choice(units, count, replace=False))
-        held = int(unit_sizes(index, matrix.shape, granularity, size).sum())
-        chosen.append(Chosen(
-            name=matrix.name, shape=matrix.shape, dtype=matrix.dtype, granularity=granularity,
-            index=index, count=held, block_size=size, digest=matrix.loader.fingerprint(),
-        ))  # fmt: skip
-        rows.append(Allotment(
-            name=matrix.name, role=matrix.role, block=matrix.block, shape=matrix.shape,
-            params=math.prod(matrix.shape), count=held,
-        ))  # fmt: skip
-    plan = Plan(path="m", digest="", rule="uniform", budget=Budget(share=share), layers=tuple(rows))
-    return Selection(
-        path="m",
-        plan=plan,
-        score="random",
-        granularity=granularity,
-        chosen=tuple(chosen),
-        seed=seed,
+    return random_choice(
+        model, share, granularity, lambda x: bool(re.search(include, x)), seed=seed, block=block
     )
 
 

@@ -64,7 +64,7 @@ def tune(
     run = check_output(made, resume=resume, overwrite=overwrite)
     with calm():
         setup = _set_up(made, watch, resumed=run is not None)
-        return _train(setup, watch, run, overwrite)
+        return _train(setup, watch, run)
 
 
 def preview(
@@ -206,7 +206,7 @@ def _autocast(arguments: Any) -> Any:
 # --------------------------------------------------------------------------------- training
 
 
-def _train(setup: Setup, watch: Watch, run: Any, overwrite: bool) -> TuneResult:
+def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     from frog.recipes import output as folder
     from frog.recipes import training
 

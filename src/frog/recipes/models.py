@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,34 +87,29 @@ def head_of(model: Any) -> tuple[str, ...]:
     return tuple(n for n, _ in model.named_parameters() if not n.startswith(prefix))
 
 
-class _told:
+@contextmanager
+def _told(recipe: Recipe, what: str = "model") -> Iterator[None]:
     """Errors of loading become :class:`~frog.errors.ModelError`, with place and model."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{recipe.where('model')}: the {what} of {recipe.model} cannot be loaded: "
+            f"{words.rstrip(': ')}{_advice(recipe, what, words)}"
+        ) from error
 
-    def __init__(self, recipe: Recipe, what: str = "model") -> None:
-        self.recipe, self.what = recipe, what
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        expected = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError)
-        if isinstance(error, expected) and not isinstance(error, MemoryError):
-            words = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(
-                f"{self.recipe.where('model')}: the {self.what} of {self.recipe.model} cannot be "
-                f"loaded: {words[0].rstrip(': ')}{self.advice(words[0])}"
-            ) from error
-
-    def advice(self, words: str) -> str:
-        """What to do about it."""
-        model = self.recipe.model
-        if not Path(model).exists():
-            return f" (there is no folder '{model}' beside the recipe, so it is taken for a hub id)"
-        if self.what == "tokenizer":
-            return f": {model} must hold the files of a tokenizer, as save_pretrained writes them"
-        if "Unrecognized configuration class" in words:
-            return f": it is no model for the task {self.recipe.task}"
-        return ""
+def _advice(recipe: Recipe, what: str, words: str) -> str:
+    """What to do about a model that cannot be loaded."""
+    model = recipe.model
+    if not Path(model).exists():
+        return f" (there is no folder '{model}' beside the recipe, so it is taken for a hub id)"
+    if what == "tokenizer":
+        return f": {model} must hold the files of a tokenizer, as save_pretrained writes them"
+    if "Unrecognized configuration class" in words:
+        return f": it is no model for the task {recipe.task}"
+    return ""
 
 
 def _check_finite(model: Any, recipe: Recipe, new: tuple[str, ...]) -> None:

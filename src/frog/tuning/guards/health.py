@@ -70,11 +70,8 @@ class Health(Watcher):
         self._first: list[float] = []
         self._norms: list[float] = []
         self._norm: Tensor | None = None
-        self._losses = {"loss": Losses(FEW), "training": Losses(FEW), "evaluation": Losses(1)}
-
-    def start(self, run: Run) -> None:
-        """Nothing has moved yet."""
         self._before: list[Tensor] = []
+        self._losses = {"loss": Losses(FEW), "training": Losses(FEW), "evaluation": Losses(1)}
 
     # ---------------------------------------------------------------- before the step
 

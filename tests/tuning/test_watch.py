@@ -13,9 +13,9 @@ import torch
 import frog
 from frog.errors import ReportError, UsageError
 from frog.tuning import Tuner
-from frog.tuning.guards import Health, ScaleCollapse, ShapeOfChange, Subspaces
+from frog.tuning.guards import Health, OverTraining, ScaleCollapse, ShapeOfChange, Subspaces
 from tests.conftest import shared
-from tests.tuning.guarded import GOOD, At, guarded, loop
+from tests.tuning.guarded import GOOD, At, guarded, loop, wide
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
 from tests.tuning.runs import sft_trainer
 
@@ -192,6 +192,21 @@ def test_several_optimizers_are_all_slowed() -> None:
     # the alarm came after the first one's first step: the second was slowed from then on
     assert moves == pytest.approx([0.005, 0.005], rel=1e-3)
     assert [x.param_groups[0]["lr"] for x in (first, second)] == [1.0, 1.0]
+
+
+def test_guards_begin_anew_with_another_tuner() -> None:
+    """The same objects may watch one run after another, of another model, too."""
+    guards = [Health(), OverTraining(every=2, layers=None, cost=1.0), ScaleCollapse(every=2)]
+    guards += [ShapeOfChange(every=2)]
+    loop(guarded(guards, **wide()), steps=4, lr=1.0)
+    new = [Health(), OverTraining(every=2, layers=None, cost=1.0), ScaleCollapse(every=2)]
+    second = guarded(guards, share=0.1, **wide())
+    fresh = guarded([*new, ShapeOfChange(every=2)], share=0.1, **wide())
+    for tuner in (second, fresh):
+        loop(tuner, steps=4)
+    assert not second.alarms
+    for a, b in zip(second.certificate().worst, fresh.certificate().worst, strict=True):
+        assert (a.kind, a.layer, a.value) == (b.kind, b.layer, b.value)
 
 
 def test_copies_and_left_models_have_no_guards() -> None:

@@ -66,6 +66,13 @@ class Health(Watcher):
         super().__init__(**common)
         self.step, self.moved, self.change = step, moved, change
         self.gradient, self.loss = gradient, loss
+        self._begin()
+
+    def start(self, run: Run) -> None:
+        """Nothing has moved, nothing was heard: also of a run before this one."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._bad = 0
         self._first: list[float] = []
         self._norms: list[float] = []

@@ -63,7 +63,8 @@ class OverTraining(Watcher):
         self._turns = Turns(layers)
 
     def start(self, run: Run) -> None:
-        """Which matrices are large enough."""
+        """Which matrices are large enough; those of a run before this one are forgotten."""
+        self._start = {}
         self._able = {x.name for x in run.matrices if min(x.shape) >= FEWEST}
 
     @torch.no_grad()

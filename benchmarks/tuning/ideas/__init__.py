@@ -1,0 +1,1 @@
+"""Ideas that change a run beside the choice of weights."""

@@ -1,0 +1,1 @@
+"""The methods: importing this package registers them all."""

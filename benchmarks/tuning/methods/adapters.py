@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -76,33 +77,44 @@ def unwrap(encoder: nn.Module, targets: tuple[str, ...]) -> None:
         del encoder.peft_config
 
 
-def attach(
-    task: Task, share: float, rate: float, seed: int, *, name: str, config: Config,
-    count: Callable[[int, int], int] = lora_count, conv: bool = False, stored: int = 1,
-) -> Attached:  # fmt: skip
-    """Put one adapter of the same rank beside every target matrix.
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """An adapter of PEFT: how it is configured, counted and stored.
 
-    ``stored`` is how many times the adapter's parameters have to be stored.
+    ``count`` gives its parameters per rank of a matrix (out, fan-in), ``stored`` how many
+    numbers have to be stored for each of them; ``conv`` where it takes convolutions.
     """
-    check_layers(task, name, conv=conv)
+
+    name: str
+    config: Config
+    count: Callable[[int, int], int] = lora_count
+    conv: bool = False
+    stored: int = 1
+
+
+def attach(kind: Adapter, task: Task, share: float, rate: float, seed: int) -> Attached:
+    """Put an adapter of the same rank beside every target matrix."""
+    check_layers(task, kind.name, conv=kind.conv)
     wanted = share * task.target_count()
-    largest = largest_rank(task, name)
+    largest = largest_rank(task, kind.name)
     if largest < 1:
-        raise NotApplicable(f"a target matrix of {task.name} is too small for {name} of rank 1")
-    rank = nearest_rank(wanted, sum(count(o, i) for o, i in sides(task)), largest)
+        raise NotApplicable(
+            f"a target matrix of {task.name} is too small for {kind.name} of rank 1"
+        )
+    rank = nearest_rank(wanted, sum(kind.count(o, i) for o, i in sides(task)), largest)
     # One regular expression: a list would also match names that end in a target's name.
     modules = "|".join(re.escape(target) for target in task.targets)
     encoder, targets = task.encoder, task.targets
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config(rank, f"({modules})", seed), encoder)
+        peft.inject_adapter_in_model(kind.config(rank, f"({modules})", seed), encoder)
     encoder.eval()
     trained = [p for p in encoder.parameters() if p.requires_grad]
     total = sum(p.numel() for p in trained)
     return Attached(
         groups=[{"params": trained, "lr": rate}],
         trainable=total,
-        delta_bytes=4 * total * stored,
+        delta_bytes=4 * total * kind.stored,
         finish=partial(unwrap, encoder, targets),
         facts={"rank": rank, "wanted": round(wanted), "over_budget": total / wanted},
     )
@@ -140,32 +152,32 @@ def _shira(rank: int, modules: str, seed: int) -> Any:
 add(Method(
     name="lora", family="peer", words="A low-rank matrix is added to each target; alpha = 2r",
     source="LoRA, Hu et al. 2021, arXiv:2106.09685; PEFT",
-    build=partial(attach, name="lora", config=_lora, conv=True),
+    build=partial(attach, Adapter(name="lora", config=_lora, conv=True)),
     rate=lambda task, share: 30 * task.full_rate,
 ))  # fmt: skip
 add(Method(
     name="rslora", family="peer", words="LoRA scaled by alpha / sqrt(r); alpha = 2r",
     source="rsLoRA, Kalajdzievski 2023, arXiv:2312.03732; PEFT",
-    build=partial(attach, name="rslora", config=_rslora, conv=True),
+    build=partial(attach, Adapter(name="rslora", config=_rslora, conv=True)),
     rate=lambda task, share: 20 * task.full_rate,
 ))  # fmt: skip
 # The start is taken out of the base matrix, so that the change is A'B' - AB: two of them.
 add(Method(
     name="pissa", family="peer", words="LoRA that starts from the largest singular vectors",
     source="PiSSA, Meng et al. 2024, arXiv:2404.02948; PEFT",
-    build=partial(attach, name="pissa", config=_pissa, stored=2),
+    build=partial(attach, Adapter(name="pissa", config=_pissa, stored=2)),
     rate=lambda task, share: 10 * task.full_rate,
 ))  # fmt: skip
 add(Method(
     name="miss", family="peer", words="One small matrix, shared by all blocks of a matrix's inputs",
     source="MiSS, Kang and Yin 2024, arXiv:2409.15371; PEFT",
-    build=partial(attach, name="miss", config=_miss, count=block_count),
+    build=partial(attach, Adapter(name="miss", config=_miss, count=block_count)),
     rate=lambda task, share: 10 * task.full_rate,
 ))  # fmt: skip
 # Beside each value stands its position.
 add(Method(
     name="shira", family="peer", words="Random single weights of each matrix train, as in a mask",
     source="SHiRA, Bhardwaj et al. 2024, arXiv:2406.13175; PEFT",
-    build=partial(attach, name="shira", config=_shira, stored=2),
+    build=partial(attach, Adapter(name="shira", config=_shira, stored=2)),
     rate=lambda task, share: 10 * task.full_rate,
 ))  # fmt: skip

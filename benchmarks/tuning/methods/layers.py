@@ -22,7 +22,9 @@ def signal_to_noise(weight: Tensor) -> float:
     """Signal-to-noise ratio of a matrix by Spectrum; a convolution as (out, in x kh x kw).
 
     Sum of the singular values above the Marchenko-Pastur edge, over the sum of those below, over
-    the largest; the noise's sigma is from the interquartile range of the singular values.
+    the largest; the noise's sigma is from the interquartile range of the singular values. So does
+    the authors' program (cognitivecomputations/spectrum), where no noise counts as 1; it takes the
+    best of each type of module, which a budget of few matrices leaves no room for.
     """
     matrix = weight.detach().flatten(1)
     values = torch.linalg.svdvals(matrix)
@@ -31,7 +33,7 @@ def signal_to_noise(weight: Tensor) -> float:
     edge = (high - low) / IQR_OF_NORMAL * (1 + math.sqrt(ratio))
     signal = float(values[values > edge].sum())
     noise = float(values[values <= edge].sum())
-    return signal / noise / float(values[0]) if noise else math.inf
+    return signal / (noise or 1.0) / float(values[0])
 
 
 def best_that_fit(order: list[str], sizes: dict[str, int], budget: float) -> list[str]:

@@ -15,7 +15,8 @@ from benchmarks.tuning.method import Attached, Method, add
 from benchmarks.tuning.task import Task
 
 LIFT_RANK = 16
-"""Rank of the approximation that LIFT looks at, capped by the matrix's own."""
+"""Rank of the approximation that LIFT looks at, capped by the matrix's own. Its authors take the
+mask anew after hundreds of steps or more; runs here are too short for that."""
 
 
 def masked(task: Task, masks: dict[str, Tensor], rate: float) -> Attached:

@@ -14,7 +14,7 @@ import benchmarks.tuning.methods  # noqa: F401
 from benchmarks.tuning.method import METHODS, NotApplicable, freeze
 from benchmarks.tuning.methods.adapters import nearest_rank
 from benchmarks.tuning.methods.layers import best_that_fit, layer_of, signal_to_noise
-from benchmarks.tuning.methods.masks import low_rank, top_share
+from benchmarks.tuning.methods.masks import principal, top_share
 from benchmarks.tuning.task import Score, Task
 from benchmarks.tuning.train import train
 
@@ -181,7 +181,7 @@ def test_unselected_weights_stay_bit_by_bit(kind: str, method: str) -> None:
     bits = {k: v.detach().view(torch.int32) for k, v in task.target_weights().items()}
     changed = {k: bits[k] != before[k].view(torch.int32) for k in before}
     for name, mask in changed.items():
-        magnitude = (low_rank(before[name], 16) if method == "lift" else before[name]).abs()
+        magnitude = (principal(before[name]) if method == "lift" else before[name]).abs()
         wanted = top_share(-magnitude if "bottom" in method else magnitude, SHARE)
         assert not (mask & ~wanted).any()
         assert mask.sum() >= 0.8 * wanted.sum()
@@ -231,6 +231,14 @@ def rng_after_begin() -> Tensor:
     task = dense_toy()
     task.begin(1)
     return torch.get_rng_state()
+
+
+def test_lift_looks_at_a_low_rank() -> None:
+    torch.manual_seed(0)
+    assert torch.linalg.matrix_rank(principal(torch.randn(100, 80))) == 16
+    assert torch.linalg.matrix_rank(principal(torch.randn(16, 3, 3, 3)).flatten(1)) == 4
+    low = torch.outer(torch.randn(40), torch.randn(30))
+    torch.testing.assert_close(principal(low), low)
 
 
 def test_rank_is_the_nearest_one() -> None:

@@ -15,8 +15,9 @@ from benchmarks.tuning.method import Attached, Method, add
 from benchmarks.tuning.task import Task
 
 LIFT_RANK = 16
-"""Rank of the approximation that LIFT looks at, capped by the matrix's own. Its authors take the
-mask anew after hundreds of steps or more; runs here are too short for that."""
+"""Rank of the approximation that LIFT looks at, at most a quarter of the smaller side: of a full
+rank, it would be the matrix itself. LIFT's authors take the mask anew after hundreds of steps or
+more; runs here are too short for that."""
 
 
 def masked(task: Task, masks: dict[str, Tensor], rate: float) -> Attached:
@@ -48,10 +49,11 @@ def top_share(score: Tensor, share: float) -> Tensor:
     return mask.view(score.shape)
 
 
-def low_rank(weight: Tensor, rank: int) -> Tensor:
-    """Best approximation of rank ``rank``; a convolution as (out, in x kh x kw)."""
-    u, s, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-    rank = min(rank, len(s))
+def principal(weight: Tensor) -> Tensor:
+    """LIFT's low-rank approximation, in the weight's shape; a convolution as (out, in x kh x kw)."""
+    matrix = weight.flatten(1)
+    rank = max(1, min(LIFT_RANK, min(matrix.shape) // 4))
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     return ((u[:, :rank] * s[:rank]) @ v[:rank]).view(weight.shape)
 
 
@@ -79,5 +81,5 @@ _add(
     "lift",
     f"The largest entries of each matrix's rank-{LIFT_RANK} approximation train; fixed mask",
     "LIFT, Liu et al. 2025, arXiv:2506.00772",
-    lambda w: low_rank(w, LIFT_RANK).abs(),
+    lambda w: principal(w).abs(),
 )

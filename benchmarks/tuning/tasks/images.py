@@ -28,7 +28,6 @@ class ImageTask(Task):
     steps = 72
     batch = 64
     full_rate = 3e-4
-    bf16 = False
     model: ResNet  # type: ignore[assignment]
     train: Labelled
     held: dict[str, Labelled]

@@ -172,12 +172,12 @@ add(Method(
     name="miss", family="peer", words="One small matrix, shared by all blocks of a matrix's inputs",
     source="MiSS, Kang and Yin 2024, arXiv:2409.15371; PEFT",
     build=partial(attach, Adapter(name="miss", config=_miss, count=block_count)),
-    rate=lambda task, share: 10 * task.full_rate,
+    rate=lambda task, share: 3 * task.full_rate,
 ))  # fmt: skip
-# Beside each value stands its position.
+# Beside each value stands its position. A mask's rate, as in masks.py.
 add(Method(
     name="shira", family="peer", words="Random single weights of each matrix train, as in a mask",
     source="SHiRA, Bhardwaj et al. 2024, arXiv:2406.13175; PEFT",
     build=partial(attach, Adapter(name="shira", config=_shira, stored=2)),
-    rate=lambda task, share: 10 * task.full_rate,
+    rate=lambda task, share: task.full_rate / share,
 ))  # fmt: skip

@@ -50,7 +50,7 @@ def top_share(score: Tensor, share: float) -> Tensor:
 
 
 def principal(weight: Tensor) -> Tensor:
-    """LIFT's low-rank approximation, in the weight's shape; a convolution as (out, in x kh x kw)."""
+    """LIFT's low-rank approximation, shaped as the weight; a convolution as (out, in x kh x kw)."""
     matrix = weight.flatten(1)
     rank = max(1, min(LIFT_RANK, min(matrix.shape) // 4))
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)

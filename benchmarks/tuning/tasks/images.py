@@ -28,7 +28,6 @@ class ImageTask(Task):
     steps = 72
     batch = 64
     full_rate = 3e-4
-    bf16 = False
     model: ResNet  # type: ignore[assignment]
     train: Labelled
     held: dict[str, Labelled]
@@ -54,7 +53,7 @@ class ImageTask(Task):
         return functional.cross_entropy(self.model(batch[0]).float(), batch[1])
 
     def outputs(self, batch: Labelled) -> Tensor:
-        return self.old_logits(batch[0])
+        return self.old_logits(batch[0]).float()
 
     @torch.no_grad()
     def new(self, split: str) -> Score:

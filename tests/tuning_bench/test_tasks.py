@@ -95,21 +95,23 @@ def test_splits_share_no_example(task: Task) -> None:
     else:
         parts = {s: {str(_plain(x)) for x in of[0]} for s, of in parts.items()}
     for one, other in combinations(parts.values(), 2):
-        assert len(one & other) <= REPEATS.get(task.name, 0)
+        assert not one & other
 
 
 def test_quality_comes_from_the_examples(task: Task) -> None:
     draw = np.random.default_rng(0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=task.bf16):
-        scores = [(task.old("test"), True)]
-        if task.name not in LANGUAGE:
+        scores = []
+        if task.name != "intents":  # the old task of sentiment, and slow
+            scores.append((task.old("test"), True))
+        if task.name != "sentiment":
             scores.append((task.new("validation"), False))
     for score, old in scores:
         assert task.quality_of(score.each, old=old) == pytest.approx(score.quality)
         count = len(score.each)
         order = draw.permutation(count)
         assert task.quality_of(score.each, order, old=old) == pytest.approx(score.quality)
-        half = task.quality_of(score.each, order[: count // 2], old=old)
+        half = task.quality_of(score.each, order[: count // 2 + 1], old=old)
         assert half != score.quality
         assert half == pytest.approx(score.quality, abs=25.0)
 
@@ -127,10 +129,6 @@ def test_every_target_gets_a_gradient(task: Task) -> None:
         assert not torch.equal(before, task.outputs(batch))
 
 
-REPEATS = {"signs": 0, "photos": 0, "plays": 0, "sentiment": 5, "intents": 5}
-"""Examples that the published files have more than once."""
-
-
 def _state(task: Task) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in task.model.state_dict().items()}
 
@@ -142,3 +140,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(x) for x in value] if isinstance(value, (tuple, list)) else value
+
+
+def test_spearman_needs_all_cosines(task: Task) -> None:
+    if task.name not in LANGUAGE:
+        pytest.skip("only the language tasks are judged by Spearman's rho")
+    with pytest.raises(ValueError, match="one cosine per pair"):
+        task.quality_of(np.zeros(7), old=True)

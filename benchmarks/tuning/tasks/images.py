@@ -53,7 +53,7 @@ class ImageTask(Task):
         return functional.cross_entropy(self.model(batch[0]).float(), batch[1])
 
     def outputs(self, batch: Labelled) -> Tensor:
-        return self.old_logits(batch[0])
+        return self.old_logits(batch[0]).float()
 
     @torch.no_grad()
     def new(self, split: str) -> Score:

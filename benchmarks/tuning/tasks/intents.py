@@ -32,11 +32,11 @@ class Intents(SentenceTask):
         tokens, tokens_test = self.tokens(texts), self.tokens(texts_test)
         taken, tested = balanced(names, 10), balanced(names_test, 20)
         rest = without(len(names), taken)
-        self.train = [tokens[i] for i in rest], labels[rest]
         self.held = {
             "validation": ([tokens[i] for i in taken], labels[taken]),
             "test": ([tokens_test[i] for i in tested], labels_test[tested]),
         }
+        self.train = self.apart([tokens[i] for i in rest], labels[rest])
 
 
 def _part(part: str) -> tuple[list[str], np.ndarray]:

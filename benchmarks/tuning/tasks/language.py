@@ -63,6 +63,12 @@ class SentenceTask(Task):
         """Token ids of each text, at most 64."""
         return self.tokenizer(texts, truncation=True, max_length=64)["input_ids"]
 
+    def apart(self, tokens: Tokens, labels: Tensor) -> tuple[Tokens, Tensor]:
+        """Training sentences without those that the files have in a held split as well."""
+        seen = {tuple(x) for held, _ in self.held.values() for x in held}
+        rest = [i for i, x in enumerate(tokens) if tuple(x) not in seen]
+        return [tokens[i] for i in rest], labels[rest]
+
     def batches(self, seed: int) -> Iterator[tuple[Any, Tensor]]:
         tokens, labels = self.train
         rng, lengths = np.random.default_rng(seed), np.array([len(x) for x in tokens])

@@ -18,8 +18,8 @@ class Sentiment(SentenceTask):
 
     def __init__(self) -> None:
         super().__init__()
-        self.train = self._part("train")
         self.held = {"validation": self._part("dev"), "test": self._part("test")}
+        self.train = self.apart(*self._part("train"))
 
     def _part(self, part: str) -> tuple[Tokens, torch.Tensor]:
         texts, labels = sentences(part)

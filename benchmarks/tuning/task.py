@@ -54,6 +54,8 @@ class Task(ABC):
     steps: int
     bf16: bool = True
     slow: bool = False
+    logits: bool = True
+    """Whether :meth:`outputs` gives logits; embeddings of length one otherwise."""
     pristine: nn.Module
     model: nn.Module
 
@@ -104,7 +106,7 @@ class Task(ABC):
 
     def quality_of(
         self, each: np.ndarray, index: np.ndarray | None = None, *, old: bool = False
-    ) -> float:  # noqa: E501
+    ) -> float:
         """Quality from the values of examples, or of those at ``index`` (a bootstrap draw)."""
         del old
         return 100.0 * float(np.mean(each if index is None else each[index]))

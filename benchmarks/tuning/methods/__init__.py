@@ -1,5 +1,5 @@
 """The methods: importing this package registers them all."""
 
-from benchmarks.tuning.methods import adapters, full, layers, masks
+from benchmarks.tuning.methods import adapters, frog, full, layers, masks, with_ideas
 
-__all__ = ["adapters", "full", "layers", "masks"]
+__all__ = ["adapters", "frog", "full", "layers", "masks", "with_ideas"]

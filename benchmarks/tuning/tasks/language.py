@@ -35,6 +35,7 @@ class SentenceTask(Task):
     old_words = "100 Spearman's rho of cosines on every third pair of STS-B"
     full_rate = 1e-4
     slow = True
+    logits = False
     classes: int
     model: nn.ModuleDict  # type: ignore[assignment]
     train: tuple[Tokens, Tensor]

@@ -198,6 +198,41 @@ def test_parts_of_a_parameter_in_another_layout_are_read_and_written_in_place() 
     assert torch.equal(model[0].weight.data, before)
 
 
+def test_a_fused_stored_as_in_out_matrix_is_rounded_along_its_inputs(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2Model
+
+    torch.manual_seed(0)
+    sizes = GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=50, n_positions=16,
+                       bos_token_id=0, eos_token_id=0)  # fmt: skip
+    model = GPT2Model(sizes).eval()
+    data = [torch.arange(8)[None]]
+    unit = next(x for x in matrix_units(located(model)) if x.name.endswith("c_attn.weight[k]"))
+    how, before, seen = Rounding(bits=2, group=8), bits_of(model), []
+
+    def outputs(model: nn.Module, batch: Tensor) -> Tensor:
+        seen.append(model.get_parameter("h.0.attn.c_attn.weight").detach().clone())
+        return model(batch).last_hidden_state
+
+    cells = sweep(model, [unit], levels=[Bits(how)], batches=data, outputs=outputs,
+                  log=tmp_path / "log")  # fmt: skip
+    then, now = seen
+    assert torch.equal(now[:, 32:64], rounded_values(then[:, 32:64].T.contiguous(), how).T)
+    assert torch.equal(now[:, :32], then[:, :32]) and torch.equal(now[:, 64:], then[:, 64:])
+    assert cells[0].error > 0
+    assert all(torch.equal(x, before[name]) for name, x in bits_of(model).items())
+
+
+def test_blocks_of_an_encoder_and_a_decoder_are_apart() -> None:
+    pair = nn.ModuleDict({"encoder": Tower(depth=2), "decoder": Tower(depth=2)})
+    units = block_units(located(pair))
+    assert [x.module for x in units] == [
+        f"{half}.blocks.{number}" for half in ("encoder", "decoder") for number in range(2)
+    ]
+    assert all(len(x.matrices) == 2 and x.name == x.module for x in units)
+    with pytest.raises(UsageError, match="take matrix_units"):
+        block_units(located(nn.Sequential(nn.Linear(4, 4))))
+
+
 def test_wanda_needs_its_norms_and_its_level_is_named_after_them(tmp_path: Path) -> None:
     model, data = Tower(), batches()
     units = matrix_units(located(model))

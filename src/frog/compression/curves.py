@@ -77,7 +77,7 @@ class Sparsity:
     @property
     def key(self) -> str:
         """Share, importance, what is compared; a digest of the norms where there are some."""
-        named = f"sparsity={self.share!r} {self.importance} within {self.within}"
+        named = f"sparsity={float(self.share)!r} {self.importance} within {self.within}"
         return f"{named} norms={digest_of(self.norms)}" if self.norms else named
 
     def apply(self, name: str, weight_mn: Tensor) -> Tensor:

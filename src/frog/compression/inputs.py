@@ -23,7 +23,7 @@ def input_norms(
     """||x_j||_2 over all tokens of all batches, (n,) float64, by the name of the matrix.
 
     For layers whose last axis of inputs is the n of the matrix: linear layers and their like.
-    ``outputs(model, batch)`` runs the model.
+    ``outputs(model, batch)`` runs the model; all positions count: give batches without padding.
     """
     matrices = tuple(matrices)
     sums: dict[str, Tensor] = {}

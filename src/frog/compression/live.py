@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from frog.errors import UsageError
 from frog.numerics.views import take
-from frog.types import WeightMatrix
+from frog.types import MatrixView, WeightMatrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,8 @@ def block_units(matrices: Iterable[WeightMatrix]) -> tuple[Unit, ...]:
         if x.averaged and x.live is not None and x.block is not None:
             stem = x.live.parameter.split(f".{x.block}.")[0]  # encoder and decoder apart
             blocks.setdefault((x.block, stem), []).append(x)
+    if not blocks:
+        raise UsageError("no matrix of the model is in a numbered block: take matrix_units")
     return tuple(
         Unit(name=_module_of(members) or f"block {block}", matrices=tuple(members),
              module=_module_of(members))
@@ -83,7 +85,7 @@ def write(model: nn.Module, matrix: WeightMatrix, values_mn: Tensor) -> None:
     turned.copy_(values_mn.reshape(turned.shape))
 
 
-def _home(model: nn.Module, matrix: WeightMatrix):
+def _home(model: nn.Module, matrix: WeightMatrix) -> tuple[nn.Parameter, MatrixView]:
     if matrix.live is None:
         raise UsageError(f"{matrix.name} is no parameter of the live model: leave it out")
     return model.get_parameter(matrix.live.parameter), matrix.live.view

@@ -73,6 +73,19 @@ def test_a_cell_is_the_distortion_of_one_unit_alone(tmp_path: Path) -> None:
     assert all(x.error > 0 and x.angle > 0 for x in cells)
 
 
+def test_outputs_may_come_in_one_buffer(tmp_path: Path) -> None:
+    model, data, buffer = Tower(), batches(), torch.empty(5, 16)
+    units = matrix_units(located(model))[:1]
+    cells = [
+        sweep(model, units, levels=LEVELS, batches=data, outputs=outputs, log=tmp_path / name)
+        for name, outputs in (
+            ("fresh", run),
+            ("same", lambda model, batch: buffer.copy_(model(batch))),
+        )
+    ]
+    assert cells[0] == cells[1]
+
+
 def test_what_changes_nothing_has_no_distortion(tmp_path: Path) -> None:
     model = Tower(identity=1)
     units = [x for x in block_units(located(model)) if x.module == "blocks.1"]

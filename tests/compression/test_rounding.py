@@ -97,6 +97,14 @@ def test_relative_error_of_known_matrices() -> None:
     assert all(1.8 < a / b < 2.7 for a, b in pairwise(errors))
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_weights_too_small_for_a_scale_are_zeros(symmetric: bool) -> None:
+    tiny = torch.full((1, 4), 1e-45)  # the smallest float32
+    assert tiny[0, 0] > 0
+    found = round_to_nearest(tiny, Rounding(bits=4, symmetric=symmetric))
+    assert found.codes.tolist() == found.values().tolist() == [[0, 0, 0, 0]]
+
+
 def test_half_precision_is_rounded_in_float32_and_given_back_as_it_was() -> None:
     w = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
     how = Rounding(bits=4)

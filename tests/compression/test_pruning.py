@@ -125,3 +125,24 @@ def test_what_cannot_be_pruned_is_refused() -> None:
         n_of_m_mask(w, w.abs(), keep=2, of=8)
     with pytest.raises(UsageError, match=r"0\.\.1"):
         count_at(10, 1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_counts_are_exact_in_every_type_and_over_slabs(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frog.compression.pruning.SLAB_ENTRIES", 7)
+    w = (drawn().double() * torch.logspace(-6, 6, 20).double()).to(dtype)
+    w[::3, ::2] = 0.0
+    w[1::3, ::2] = w[0, 1]
+    for pruned in (1, 39, 40, 41, 60, 100, 200, 239):
+        mask = keep_mask(w, w.abs(), pruned=pruned)
+        assert torch.equal(mask, twin(w, w.abs(), pruned))
+
+
+def test_a_zero_of_either_sign_is_one_score() -> None:
+    w = torch.ones(1, 4)
+    scores = torch.tensor([[-0.0, 0.0, -0.0, 0.0]])
+    assert keep_mask(w, scores, pruned=2).int().tolist() == [[1, 1, 0, 0]]
+    w[0, 0] = -0.0
+    assert keep_mask(w, scores, pruned=2).int().tolist() == [[0, 1, 1, 0]]

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frog.compression.live import Unit, inference, restored, write
+from frog.compression.live import Unit, change, inference, restored
 from frog.compression.pruning import IMPORTANCE, Within, count_at, keep_mask
-from frog.compression.rounding import Rounding, rounded_values
+from frog.compression.rounding import Rounding, round_in_place
 from frog.errors import UsageError
 
 MEASURED = ("error", "angle")
@@ -39,8 +40,8 @@ class Level(Protocol):
         """The name of the level in the log."""
         ...
 
-    def apply(self, name: str, weight_mn: Tensor) -> Tensor:
-        """The changed matrix; ``weight_mn`` must stay as it is."""
+    def apply(self, name: str, weight_mn: Tensor) -> None:
+        """Change the matrix of that name in place."""
         ...
 
 
@@ -57,9 +58,9 @@ class Bits:
         form = "symmetric" if how.symmetric else "asymmetric"
         return f"bits={how.bits} group={how.group or 'row'} {form}"
 
-    def apply(self, name: str, weight_mn: Tensor) -> Tensor:
-        """The rounded matrix."""
-        return rounded_values(weight_mn, self.rounding)
+    def apply(self, name: str, weight_mn: Tensor) -> None:
+        """Round every weight."""
+        round_in_place(weight_mn, self.rounding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +81,12 @@ class Sparsity:
         named = f"sparsity={float(self.share)!r} {self.importance} within {self.within}"
         return f"{named} norms={digest_of(self.norms)}" if self.norms else named
 
-    def apply(self, name: str, weight_mn: Tensor) -> Tensor:
-        """The matrix with zeros."""
+    def apply(self, name: str, weight_mn: Tensor) -> None:
+        """Set the least important weights to zero."""
         scores = IMPORTANCE[self.importance](weight_mn, self.norms.get(name))
         pruned = count_at(weight_mn.numel(), self.share)
         mask = keep_mask(weight_mn, scores, pruned=pruned, within=self.within)
-        return weight_mn.masked_fill(~mask, 0.0)
+        weight_mn.masked_fill_(mask.logical_not_(), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +119,8 @@ def sweep(
     ``outputs(model, batch)`` gives the tensor that is compared, its rows along the last axis; it
     must give the same for the same model and batch, and another function needs another log. Cells
     that ``log`` has for the same weights and batches are not measured again. Memory: the model,
-    its own outputs, a copy of one unit and what a level makes of one matrix. The weights are put
-    back bit for bit, also after an error.
+    its own outputs and a copy of one unit; pruning also holds the scores of one matrix, twice. The
+    weights are put back bit for bit, also after an error.
     """
     units, path = tuple(units), Path(log)
     if not batches:
@@ -153,9 +154,9 @@ def _distortion(
     batches, outputs, base = measured
     moved = whole = turned = 0.0
     rows = 0
-    with restored(model, unit.matrices) as copies:
-        for matrix, weight in zip(unit.matrices, copies, strict=True):
-            write(model, matrix, level.apply(matrix.name, weight))
+    with restored(model, unit.matrices):
+        for matrix in unit.matrices:
+            change(model, matrix, partial(level.apply, matrix.name))
         for batch, before in zip(batches, base, strict=True):
             after = outputs(model, batch)
             if after.shape != before.shape:

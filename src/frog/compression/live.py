@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,6 +83,15 @@ def write(model: nn.Module, matrix: WeightMatrix, values_mn: Tensor) -> None:
     kept = [axis for axis, x in enumerate(view.index) if not isinstance(x, int)]
     turned = cut.permute([kept.index(axis) for axis in (*view.rows, *view.columns)])
     turned.copy_(values_mn.reshape(turned.shape))
+
+
+def change(model: nn.Module, matrix: WeightMatrix, apply: Callable[[Tensor], None]) -> None:
+    """Let ``apply`` change the (m, n) matrix in place, or a copy where the layout needs one."""
+    parameter, view = _home(model, matrix)
+    found = take(parameter.data, view)
+    apply(found)
+    if found.untyped_storage().data_ptr() != parameter.data.untyped_storage().data_ptr():
+        write(model, matrix, found)
 
 
 def _home(model: nn.Module, matrix: WeightMatrix) -> tuple[nn.Parameter, MatrixView]:

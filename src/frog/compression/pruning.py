@@ -26,7 +26,8 @@ Within = Literal["matrix", "row"]
 IMPORTANCE: Registry[Callable[[Tensor, Tensor | None], Tensor]] = Registry("importance of weights")
 """From a matrix (m, n) and the norms of its inputs (n,), or None, to scores (m, n)."""
 
-SLAB_ENTRIES = 1 << 22
+SLAB_ENTRIES = 1 << 20
+"""Entries that are compared at a time."""
 
 
 def magnitude(weight_mn: Tensor, norms_n: Tensor | None = None) -> Tensor:
@@ -133,19 +134,43 @@ def _zeros_first(weight_mn: Tensor, scores_mn: Tensor) -> Tensor:
     if not bool((scores_mn >= 0).all()):  # false for NaN, too
         raise UsageError("scores of weights must be numbers of 0 or more, got others")
     wide = torch.promote_types(scores_mn.dtype, torch.float32)
-    return scores_mn.detach().to(wide).masked_fill(weight_mn == 0, -1.0)
+    # a zero of either sign is one number
+    return scores_mn.detach().to(wide).masked_fill(weight_mn == 0, -1.0).add_(0.0)
 
 
 def _lowest_out(scores: Tensor, out: int) -> Tensor:
     """False at the ``out`` lowest of (k,) scores; of equals the last ones."""
     if out == 0:
         return torch.ones_like(scores, dtype=torch.bool)
-    cut = torch.kthvalue(scores, out).values
+    cut = _order_of(scores, out)
     mask = scores >= cut
-    ties = torch.nonzero(scores == cut)[:, 0]
-    fall = out - int((~mask).sum())
-    mask[ties[len(ties) - fall :]] = False
+    fall = out - (len(mask) - int(mask.count_nonzero()))
+    for start in reversed(range(0, len(scores), SLAB_ENTRIES)):
+        part = slice(start, start + SLAB_ENTRIES)
+        ties = torch.nonzero(scores[part] == cut)[:, 0]
+        last = ties[max(0, len(ties) - fall) :]
+        mask[start + last] = False
+        fall -= len(last)
+        if fall == 0:
+            break
     return mask
+
+
+def _order_of(scores: Tensor, k: int) -> Tensor:
+    """The k-th lowest score, exactly, without a copy: bisection over the bits of the numbers.
+
+    Read as integers, floats of 0 or more are in their own order, and -1, the only score below,
+    is negative.
+    """
+    bits = scores.view(torch.int64 if scores.dtype == torch.float64 else torch.int32)
+    low, high = int(bits.min()), int(bits.max())
+    while low < high:
+        middle = (low + high) // 2
+        if sum(int((x <= middle).sum()) for x in bits.split(SLAB_ENTRIES)) >= k:
+            high = middle
+        else:
+            low = middle + 1
+    return torch.tensor([low], dtype=bits.dtype).view(scores.dtype).to(scores.device)
 
 
 def _ranks(scores: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ from frog.errors import UsageError
 GROUP = 64
 """Inputs that share a scale, unless asked otherwise."""
 
-SLAB_ENTRIES = 1 << 22
-"""Entries that are rounded at a time: 16 MB of float32 and a few copies of it."""
+SLAB_ENTRIES = 1 << 20
+"""Entries that are rounded at a time: 4 MB of float32 and a few copies of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +88,17 @@ def round_to_nearest(weight_mn: Tensor, how: Rounding) -> Rounded:
 
 
 def rounded_values(weight_mn: Tensor, how: Rounding) -> Tensor:
-    """The matrix as it is after rounding, in its own type; a slab of codes at a time."""
-    refuse_odd(weight_mn)
-    made = torch.empty_like(weight_mn, memory_format=torch.contiguous_format)
-    for start, slab in _slabs(weight_mn):
-        made[start : start + len(slab)] = _rounded(slab, how).values()
+    """The matrix as it is after rounding, in its own type."""
+    made = weight_mn.detach().clone()
+    round_in_place(made, how)
     return made
+
+
+def round_in_place(weight_mn: Tensor, how: Rounding) -> None:
+    """Put the rounded values in the place of the weights; a slab of codes at a time."""
+    refuse_odd(weight_mn)
+    for _, slab in _slabs(weight_mn):
+        slab.copy_(_rounded(slab, how).values())
 
 
 def rounding_error(weight_mn: Tensor, how: Rounding) -> float:

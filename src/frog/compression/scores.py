@@ -258,6 +258,7 @@ def _slope(evidence: Evidence, matrix: WeightMatrix) -> float:
                 for step in (evidence.epsilon, -evidence.epsilon):
                     moved = _noise(evidence.seed, matrix.name, number, draw, like=weight)
                     write(evidence.model, matrix, moved.mul_(step).add_(weight))
+                    del moved  # before the next is made
                     ends.append(float(evidence.loss(evidence.model, batch)))
                 slopes.append(abs(ends[0] - ends[1]) / (2 * evidence.epsilon))
     return math.fsum(slopes) / len(slopes)

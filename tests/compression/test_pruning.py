@@ -132,7 +132,7 @@ def test_counts_are_exact_in_every_type_and_over_slabs(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("frog.compression.pruning.SLAB_ENTRIES", 7)
-    w = (drawn().double() * torch.logspace(-6, 6, 20).double()).to(dtype)
+    w = (drawn().double() * torch.logspace(-3, 3, 20).double()).to(dtype)
     w[::3, ::2] = 0.0
     w[1::3, ::2] = w[0, 1]
     for pruned in (1, 39, 40, 41, 60, 100, 200, 239):

@@ -23,10 +23,18 @@ from frog.compression.curves import (
     sweep,
 )
 from frog.compression.inputs import input_norms
-from frog.compression.live import block_units, inference, matrix_units, read, restored, write
+from frog.compression.live import (
+    block_units,
+    change,
+    inference,
+    matrix_units,
+    read,
+    restored,
+    write,
+)
 from frog.compression.rounding import Rounding, rounded_values
 from frog.errors import UsageError
-from frog.numerics.views import third, transposed
+from frog.numerics.views import grouped, third, transposed
 from frog.types import LiveParameter
 from tests.compression.toy import Tower, batches, bits_of, located, run
 
@@ -209,6 +217,21 @@ def test_parts_of_a_parameter_in_another_layout_are_read_and_written_in_place() 
         assert torch.equal(model[0].weight.data[:8], before[:8])
         assert torch.equal(model[0].weight.data[16:], before[16:])
     assert torch.equal(model[0].weight.data, before)
+
+
+def test_rows_of_heads_that_lie_apart_are_changed_in_place() -> None:
+    model = nn.Sequential(nn.Linear(4, 12))  # two heads of q, k and v, two rows each
+    (matrix,) = located(model)
+    live = LiveParameter(parameter="0.weight", view=grouped((12, 4), 2, 2, 4))
+    matrix = replace(matrix, live=live, shape=(4, 4))
+    before = model[0].weight.detach().clone()
+
+    def double(weight_mn: Tensor) -> None:
+        weight_mn.mul_(2)
+
+    change(model, matrix, double)
+    factor = torch.tensor([1, 1, 2, 2, 1, 1] * 2)[:, None]
+    assert torch.equal(model[0].weight.data, before * factor)
 
 
 def test_a_fused_stored_as_in_out_matrix_is_rounded_along_its_inputs(tmp_path: Path) -> None:

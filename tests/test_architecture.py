@@ -8,7 +8,7 @@ SRC = Path(__file__).parents[1] / "src" / "frog"
 FLOOR = {"types", "registry", "errors", "serial", "version"}
 ROOMS = {
     "weights", "metrics", "report", "allocation", "selection", "tuning", "exports", "demo",
-    "recipes",
+    "recipes", "compression",
 }  # fmt: skip
 ALLOWED = {
     "errors": set(),

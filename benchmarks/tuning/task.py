@@ -65,7 +65,7 @@ class Task(ABC):
         self.model = copy.deepcopy(self.pristine).eval()
         self.new_head()
 
-    def new_head(self) -> None:
+    def new_head(self) -> None:  # noqa: B027 - not every task has a new head
         """Draw the new head anew, where the task has one."""
 
     @property

@@ -18,11 +18,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.tuning import records
 from benchmarks.tuning.cells import Catalogue, Cell, catalogue
 from benchmarks.tuning.method import NotApplicable
 from benchmarks.tuning.stages import STAGES, Wanted, ordered
-from benchmarks.tuning.train import train
+from benchmarks.tuning.task import Task
+from benchmarks.tuning.train import autocast, train
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -38,7 +41,9 @@ def run_cell(
         rate = cell.rate(task, method)
         outcome = train(task, method, share=cell.share, rate=rate, seed=cell.seed,
                         split=cell.split, steps=train_steps)  # fmt: skip
-        return records.finished(cell, outcome, digest=digest, rate=rate)
+        record = records.finished(cell, outcome, digest=digest, rate=rate)
+        # a task without a new head has no method that tells where it starts
+        return record if task.head else {**record, "start": start_of(task, cell.split)}
     except NotApplicable as reason:
         return records.ended(cell, "n/a", str(reason), digest=digest)
     except Exception as error:
@@ -47,10 +52,15 @@ def run_cell(
         return records.ended(cell, "failed", last, digest=digest)
 
 
+def start_of(task: Task, split: str) -> list[float]:
+    """New and old quality before tuning."""
+    task.begin(0)
+    with torch.no_grad(), autocast(task):
+        return [task.new(split).quality, task.old(split).quality]
+
+
 def work(pipe: Connection, module: str, folder: Path, train_steps: int) -> None:
     """A worker: takes (cell, digest) from the pipe, keeps the record, and sends it back."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

@@ -73,5 +73,5 @@ def _method(name, build):
 
 
 TASKS = {"toy": Toy}
-METHODS = {m.name: m for m in (_method("full", _all), _method("head", _none),
-                               _method("refuses", _refuses), _method("breaks", _breaks))}  # fmt: skip
+BUILDS = {"full": _all, "head": _none, "refuses": _refuses, "breaks": _breaks}
+METHODS = {name: _method(name, build) for name, build in BUILDS.items()}

@@ -1,10 +1,11 @@
 # Each command sets up what it needs (tools/set_up.py) and then does its work.
 PYTHON ?= python3
 SETUP = $(PYTHON) tools/set_up.py
+STAGE ?= smoke
 # one BLAS thread: the tests run in parallel themselves
 ONE = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow test-browser lint bench clean
+.PHONY: demo test test-slow test-browser lint bench bench-tuning clean
 
 demo:  ## the main job on the embedded model, offline
 	@python=$$($(SETUP) demo) && $$python -m frog demo
@@ -23,6 +24,9 @@ lint:
 
 bench:  ## every benchmark; results go to benchmarks/results
 	@python=$$($(SETUP) bench) && for file in benchmarks/bench_*.py; do PYTHONPATH=. $$python $$file || exit 1; done
+
+bench-tuning:  ## fine-tuning methods compared; STAGE=smoke tries it out, screen takes hours
+	@python=$$($(SETUP) bench) && $(ONE) PYTHONPATH=. $$python -m benchmarks.tuning.run --stage $(STAGE)
 
 clean:
 	rm -rf .venv frog-out .pytest_cache .ruff_cache

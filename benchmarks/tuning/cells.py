@@ -34,9 +34,8 @@ class Cell:
     @property
     def key(self) -> str:
         """A name that is safe as that of a file."""
-        return (
-            f"{self.task}__{self.method}__{self.share:g}__{self.step:+g}__{self.seed}__{self.split}"
-        )
+        method = self.method.replace("/", "~")
+        return f"{self.task}__{method}__{self.share:g}__{self.step:+g}__{self.seed}__{self.split}"
 
     def rate(self, task: Task, method: Method) -> float:
         """The learning rate."""

@@ -40,7 +40,7 @@ def output_fisher(run: Run, batches: list[Any], probes: int, seed: int) -> list[
 class SelfFisher(Idea):
     """Pull each weight back by ``strength`` times what the old outputs depend on it."""
 
-    strength: float = 3.0
+    strength: float = 0.1
     batches: int = 6
     probes: int = 2
 

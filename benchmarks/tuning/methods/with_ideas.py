@@ -31,7 +31,8 @@ _with("distil", "old outputs are kept on new inputs", Distil())
 _with("project", "the change leaves the dominant directions alone", Project())
 _with("decay", "the change decays", Decay())
 _with("head-first+scaled", "head first, 0.6 of the change", HeadFirst(), Scaled())
-_with("head-first+self-fisher", "head first, penalty", HeadFirst(), SelfFisher(),
-      bases=("random",))  # fmt: skip
 _with("head-first", "the head is fitted before", HeadFirst(),
       bases=("lora", "gradient-columns", "gradient-over-relevance"))  # fmt: skip
+_with("head-first+distil", "head first, old outputs kept", HeadFirst(), Distil(),
+      bases=("random", "full", "gradient-columns"))  # fmt: skip
+_with("distil", "old outputs are kept on new inputs", Distil(), bases=("gradient-columns",))

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.tuning import cells, records
 from benchmarks.tuning.cells import Cell, bare, catalogue
 from benchmarks.tuning.stages import Wanted, chosen_step, grid, ordered
+from benchmarks.tuning.tables import report
 
 TOYS = "tests.tuning_bench.toys"
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,10 @@ def test_command_line_runs_resumes_and_records_failures(tmp_path):
     assert there["full"]["moved"] > 0 == there["head"]["moved"]
     code, out = run(tmp_path, "--seeds", "0", "--methods", "full,head,refuses")
     assert code == 0 and "3 cells, 0 to run" in out
+    known = catalogue(TOYS)
+    written = report(records.load(tmp_path, tmp_path), known, "screen")
+    assert "| full | control | 0.01 | 0 | 1 |" in written
+    assert "- refuses: toys are beneath it" in written
     stale = {**there["full"], "digest": "other"}
     records.save(stale, tmp_path)
     assert "0 to run, 1 stale" in run(tmp_path, "--seeds", "0", "--methods", "full")[1]

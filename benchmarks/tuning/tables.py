@@ -87,8 +87,9 @@ def task_lines(there: Records, known: Catalogue, task: str) -> list[str]:
     lora = statistics.median(times) if times else None
     lines = [f"## {task}", ""]
     if anchor:
-        lines += [f"Before tuning: new {number(start[0])}, old {number(start[1])}. 95 % and 99 % "
-                  f"of full tuning's gain: {number(levels[0])}, {number(levels[1])}.", ""]  # fmt: skip
+        lines += [f"Before tuning: new {number(start[0])}, old {number(start[1])}. "
+                  f"95 % and 99 % of full tuning's gain: {number(levels[0])}, {number(levels[1])}.",
+                  ""]  # fmt: skip
     else:
         lines += ["No anchor: neither the head alone nor the start has a record.", ""]
     lines += [HEADER, "|" + " --- |" * HEADER.count(" |")]

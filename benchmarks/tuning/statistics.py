@@ -145,11 +145,7 @@ def rate_gaps(best: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
         )
     gaps = {}
     for task, qualities in best.items():
-        others = [
-            {s: x[s] - max(x[k] for k in steps) for s in steps}
-            for t, x in best.items()
-            if t != task
-        ]
+        others = [x for other, x in best.items() if other != task]
         chosen = max(steps, key=lambda s: float(np.mean([x[s] for x in others])))
         gaps[task] = max(qualities[s] for s in steps) - qualities[chosen]
     return gaps

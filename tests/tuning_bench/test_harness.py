@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.dom.minidom import parseString
 
 import numpy as np
 import pytest
 
 from benchmarks.tuning import cells, records
 from benchmarks.tuning.cells import Cell, bare, catalogue
+from benchmarks.tuning.figures import task_figures
 from benchmarks.tuning.stages import Wanted, chosen_step, grid, ordered
+from benchmarks.tuning.tables import report
 
 TOYS = "tests.tuning_bench.toys"
 ROOT = Path(__file__).parents[2]
@@ -120,11 +123,17 @@ def test_command_line_runs_resumes_and_records_failures(tmp_path):
     each = records.unpack(there["full"]["new"]["each"])
     assert there["full"]["new"]["quality"] == pytest.approx(100 * each.mean())
     assert there["full"]["moved"] > 0 == there["head"]["moved"]
-    code, out = run(tmp_path, "--seeds", "0", "--methods", "full,head,refuses")
-    assert code == 0 and "3 cells, 0 to run" in out
+    known = catalogue(TOYS)
+    written = report(records.load(tmp_path, tmp_path), known, "screen")
+    assert "| full | control | 0.01 | 0 | 1 |" in written
+    assert "- refuses: toys are beneath it" in written
+    drawn = task_figures(records.load(tmp_path, tmp_path), "toy")
+    assert len(drawn) == 3
+    assert all(len(parseString(x).getElementsByTagName("circle")) == 2 for x in drawn.values())
     stale = {**there["full"], "digest": "other"}
     records.save(stale, tmp_path)
-    assert "0 to run, 1 stale" in run(tmp_path, "--seeds", "0", "--methods", "full")[1]
+    code, out = run(tmp_path, "--seeds", "0", "--methods", "full,head,refuses")
+    assert code == 0 and "3 cells, 0 to run, 1 stale" in out
     run(tmp_path, "--seeds", "0", "--methods", "full", "--stale")
     again = records.load(tmp_path, tmp_path)[records.cell_of(stale)]
     assert again["digest"] == there["full"]["digest"]

@@ -38,6 +38,7 @@ class Toy(Task):
     bf16 = False
 
     def __init__(self, encoder: nn.Module, targets: tuple[str, ...], inputs: Tensor) -> None:
+        self.name = f"toy of {' '.join(targets)}"
         self.targets = targets
         self.inputs = inputs
         wide = encoder(inputs).shape[1]

@@ -36,3 +36,7 @@ _with("head-first", "the head is fitted before", HeadFirst(),
 _with("head-first+distil", "head first, old outputs kept", HeadFirst(), Distil(),
       bases=("random", "full", "gradient-columns"))  # fmt: skip
 _with("distil", "old outputs are kept on new inputs", Distil(), bases=("gradient-columns",))
+_with("head-first+scaled", "head first, 0.6 of the change", HeadFirst(), Scaled(),
+      bases=("lora", "gradient-columns", "gradient-over-relevance"))  # fmt: skip
+_with("scaled", "0.6 of the change is kept", Scaled(),
+      bases=("lora", "gradient-columns", "gradient-over-relevance"))  # fmt: skip

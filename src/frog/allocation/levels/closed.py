@@ -1,0 +1,244 @@
+"""Formulas that turn one score per unit into levels, without curves.
+
+A pinned unit keeps its level and its part of the budget; tied units share the mean of their
+scores by parameters (so a tie by block is the published mean over the block).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from frog.allocation.fill import fill
+from frog.allocation.levels.choices import choices, raised
+from frog.allocation.levels.registry import allocator
+from frog.errors import UsageError
+from frog.numerics.sparsity_map import sparsity_by_alpha
+from frog.types.levels import Allocation, Curve, Unit
+
+
+@allocator("linear_map", words="pruned in linear proportion to the score",
+           source="Lu et al. 2024, AlphaPruning, NeurIPS", needs="scores")  # fmt: skip
+def linear_map(
+    units: Sequence[Unit],
+    scores: Sequence[float],
+    *,
+    sparsity: float,
+    spread: float = 0.3,
+    cap: float = 1.0,
+) -> Allocation:
+    """Sparsity linear in the score, from 1 - spread to 1 + spread times a common factor.
+
+    Kept weights are whole and sum to round((1 - sparsity) * params). ``cap`` bounds a unit's
+    sparsity (to one weight of rounding); see :func:`~frog.numerics.sparsity_map.sparsity_by_alpha`.
+
+    >>> units = [Unit(name="a", params=100), Unit(name="b", params=100)]
+    >>> linear_map(units, [2.0, 4.0], sparsity=0.5, spread=0.2).sizes
+    (60, 40)
+    """
+    free, left = _free(units, scores, sparsity)
+    params, means = [u.params for u in free], _means(free, scores, units)
+    share = 1 - left / sum(params) if free else 0.0
+    wanted = sparsity_by_alpha(means, params, sparsity=share, spread=spread, cap=cap)
+    kept = fill((1 - wanted) * params, left, [0] * len(free), params)
+    return _kept(units, free, kept)
+
+
+@allocator("proportional", words="kept in proportion to the score, above a floor",
+           source="Sung et al. 2024, ECoFLaP, ICLR, arXiv:2310.02998", needs="scores")  # fmt: skip
+def proportional(
+    units: Sequence[Unit], scores: Sequence[float], *, sparsity: float, most: float
+) -> Allocation:
+    """Every unit keeps 1 - ``most`` of its weights, the rest goes in proportion to the score.
+
+    What a full unit cannot take goes to the others. Rounded by largest remainder, so that the sum
+    is exact (the published code overshoots). A score is the importance of the whole unit, >= 0.
+
+    >>> units = [Unit(name="a", params=100), Unit(name="b", params=100)]
+    >>> proportional(units, [3.0, 1.0], sparsity=0.5, most=0.6).sizes
+    (55, 45)
+    """
+    if not sparsity <= most <= 1:
+        raise UsageError(f"most must be in [sparsity, 1] = [{sparsity:g}, 1], got {most:g}")
+    free, left = _free(units, scores, sparsity)
+    by_name = dict(zip((u.name for u in units), scores, strict=True))
+    score = np.array([by_name[u.name] for u in free], dtype=np.float64)
+    if not (np.isfinite(score).all() and (score >= 0).all()):
+        raise UsageError("every score must be finite and 0 or more: it is a share of importance")
+    params = np.array([u.params for u in free], dtype=np.int64)
+    # ceil, but not by the rounding error of 1 - most
+    floors = np.ceil(params * (1 - most) - 1e-9).astype(np.int64)
+    if floors.sum() > left:  # whole floors can exceed the budget by a weight or so
+        return _kept(units, free, fill(params, left, np.zeros_like(floors), params))
+    more = fill(score, left - int(floors.sum()), np.zeros_like(floors), params - floors)
+    return _kept(units, free, (floors + more).tolist())
+
+
+@allocator("two_level", words="the highest scores get the high level",
+           source="Dumitru et al. 2024, layer-wise quantization, arXiv:2406.17415",
+           needs="scores")  # fmt: skip
+def two_level(
+    units: Sequence[Unit], scores: Sequence[float], *, average: float, low: int, high: int
+) -> Allocation:
+    """``high`` bits for the top n units by score, ``low`` for the rest.
+
+    n is the largest with at most ``average`` bits per weight; for units of equal size
+    n = L * (average - low) / (high - low), rounded down.
+
+    >>> units = [Unit(name=x, params=10) for x in "abcd"]
+    >>> two_level(units, [1.0, 4.0, 3.0, 2.0], average=3.5, low=2, high=4).levels
+    (2, 4, 4, 4)
+    """
+    means = _means(units, scores, units)
+    allowed = [low] if low == high else [low, high]
+    curves = [_bits(u, allowed, 0.0) for u in units]
+    budget = _whole(average * sum(u.params for u in units))
+    found = choices(curves, budget)
+    row_mean = dict(zip(found.row, means, strict=True))
+    taken = np.where(found.exists_gk, found.size_gk, np.iinfo(np.int64).max).argmin(axis=1)
+    left = budget - found.size(taken)
+    for row in sorted(row_mean, key=lambda g: -row_mean[g]):
+        step = int(found.size_gk[row].max() - found.size_gk[row, taken[row]])
+        if step > left:
+            break
+        taken[row], left = int(found.size_gk[row].argmax()), left - step
+    done = found.allocation(taken)
+    return Allocation(levels=done.levels, sizes=done.sizes)
+
+
+@allocator("water_filling", words="bits by half the log of the score",
+           source="BAQ, equal loss by the rate-distortion closed form", needs="scores")  # fmt: skip
+def water_filling(
+    units: Sequence[Unit], scores: Sequence[float], *, average: float, levels: Sequence[int]
+) -> Allocation:
+    """Bits of the loss model params * score * 2^(-2 bits), from the allowed ``levels``.
+
+    :func:`ideal_bits`, rounded down to an allowed level, the rest spent by best ratio of loss to
+    size. A score is a loss per parameter, > 0; ``average`` is in bits per weight.
+
+    >>> units = [Unit(name=x, params=10) for x in "abc"]
+    >>> water_filling(units, [16.0, 1.0, 1 / 16], average=4, levels=[2, 3, 4, 6, 8]).levels
+    (6, 4, 2)
+    """
+    means = _means(units, scores, units)
+    allowed = sorted({*levels, *(int(u.pin) for u in units if u.pin is not None)})
+    budget = _whole(average * sum(u.params for u in units))
+    curves = [
+        _bits(u, allowed if u.pin is not None else sorted(set(levels)), c)
+        for u, c in zip(units, means, strict=True)
+    ]
+    found = choices(curves, budget)
+    floor = [found.levels[row][0] for row in found.row]
+    ceiling = [found.levels[row][-1] for row in found.row]
+    params = [u.params for u in units]
+    ideal = ideal_bits(means, params, average=average, low=floor, high=ceiling)
+    taken = np.zeros(len(found.levels), dtype=np.int64)
+    for row, bits in zip(found.row, ideal, strict=True):
+        taken[row] = sum(x <= bits + 1e-9 for x in found.levels[row]) - 1
+    return found.allocation(raised(found, taken, budget))
+
+
+def ideal_bits(
+    scores: Sequence[float],
+    params: Sequence[int],
+    *,
+    average: float,
+    low: Sequence[float] | float = 0.0,
+    high: Sequence[float] | float = math.inf,
+) -> np.ndarray:
+    """Real bits (L,): clip(0.5 log2 c - theta, low, high), mean by parameters ``average``.
+
+    Where no clip acts: average + 0.5 log2(c / geometric mean of c by parameters).
+
+    >>> ideal_bits([4.0, 1.0, 0.25], [1, 1, 1], average=3.0).round(9)
+    array([4., 3., 2.])
+    """
+    c, n = np.asarray(scores, dtype=np.float64), np.asarray(params, dtype=np.float64)
+    if not (np.isfinite(c).all() and (c > 0).all()):
+        raise UsageError(f"every score must be finite and above 0, got {c.min():g}: it is a loss")
+    half, budget = 0.5 * np.log2(c), average * n.sum()
+    low, high = np.broadcast_to(low, c.shape), np.broadcast_to(high, c.shape)
+    if (n * high).sum() <= budget:
+        return np.array(high, dtype=np.float64)
+    if (n * low).sum() > budget * (1 + 1e-12):
+        raise UsageError(
+            f"average must be at least {(n * low).sum() / n.sum():g} bits per weight, the lowest "
+            f"levels, got {average:g}: raise it, or lower the levels"
+        )
+    ends = np.where(np.isfinite(high), high, average + np.ptp(half))
+    below = float((half - np.maximum(ends, low)).min())
+    above = float((half - low).max())
+    for _ in range(200):
+        theta = 0.5 * (below + above)
+        spent = float((n * np.clip(half - theta, low, high)).sum())
+        below, above = (theta, above) if spent > budget else (below, theta)
+    return np.clip(half - above, low, high)
+
+
+def _free(
+    units: Sequence[Unit], scores: Sequence[float], sparsity: float
+) -> tuple[list[Unit], int]:
+    """Units without a pin, and how many weights they may keep."""
+    _means(units, scores, units)
+    if not 0 <= sparsity <= 1:
+        raise UsageError(f"sparsity must be in [0, 1], got {sparsity}")
+    total = sum(u.params for u in units)
+    pinned = sum(_pinned(u) for u in units if u.pin is not None)
+    free = [u for u in units if u.pin is None]
+    left, room = round((1 - sparsity) * total) - pinned, sum(u.params for u in free)
+    if not 0 <= left <= room:
+        lowest, highest = 1 - (pinned + room) / total, 1 - pinned / total
+        raise UsageError(
+            f"sparsity must be in [{lowest:.4g}, {highest:.4g}] with these pins, got {sparsity:g}"
+        )
+    return free, left
+
+
+def _pinned(unit: Unit) -> int:
+    if unit.pin is None or not 0 <= unit.pin <= 1:
+        raise UsageError(f"the pin of '{unit.name}' must be a sparsity in [0, 1], got {unit.pin}")
+    return round((1 - unit.pin) * unit.params)
+
+
+def _kept(units: Sequence[Unit], free: Sequence[Unit], kept: Sequence[int]) -> Allocation:
+    found = dict(zip((u.name for u in free), kept, strict=True))
+    sizes = [found[u.name] if u.pin is None else _pinned(u) for u in units]
+    levels = [1 - size / u.params for size, u in zip(sizes, units, strict=True)]
+    return Allocation(levels=tuple(levels), sizes=tuple(sizes))
+
+
+def _means(asked: Sequence[Unit], scores: Sequence[float], units: Sequence[Unit]) -> list[float]:
+    """The score of each asked unit, of those tied their mean by parameters."""
+    if len(scores) != len(units) or not units or len({u.name for u in units}) < len(units):
+        raise UsageError(
+            "there must be one score for each unit, at least one, and names that differ, "
+            f"got {len(units)} units and {len(scores)} scores"
+        )
+    sums: dict[str, list[float]] = {}
+    for unit, score in zip(units, scores, strict=True):
+        if unit.params <= 0:
+            raise UsageError(f"params of '{unit.name}' must be positive, got {unit.params}")
+        both = sums.setdefault(_tie(unit), [0.0, 0.0])
+        both[0] += unit.params * float(score)
+        both[1] += unit.params
+    return [sums[_tie(u)][0] / sums[_tie(u)][1] for u in asked]
+
+
+def _tie(unit: Unit) -> str:
+    return f"unit {unit.name}" if unit.tie is None else f"tie {unit.tie}"
+
+
+def _bits(unit: Unit, levels: Sequence[int], score: float) -> Curve:
+    return Curve(
+        unit=unit,
+        levels=tuple(levels),
+        costs=tuple(unit.params * score * 2.0 ** (-2 * x) for x in levels),
+        sizes=tuple(unit.params * x for x in levels),
+    )
+
+
+def _whole(size: float) -> int:
+    """Rounded down, but not by the rounding error of a product."""
+    return math.floor(size * (1 + 1e-12))

@@ -1,13 +1,15 @@
 """Formulas that turn one score per unit into levels, without curves.
 
-A pinned unit keeps its level and its part of the budget; tied units share the mean of their
-scores by parameters (so a tie by block is the published mean over the block).
+A pinned unit keeps its level and its part of the budget, and so do those tied to it. Tied units
+share a level, by the mean of their scores by parameters (a tie by block is the published mean over
+the block) or, in ``proportional``, by the sum; sparsities are equal to one weight of rounding.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,9 +40,12 @@ def linear_map(
     >>> linear_map(units, [2.0, 4.0], sparsity=0.5, spread=0.2).sizes
     (60, 40)
     """
+    units = _settled(units)
     free, left = _free(units, scores, sparsity)
+    if not free:
+        return _kept(units, free, [])
     params, means = [u.params for u in free], _means(free, scores, units)
-    share = 1 - left / sum(params) if free else 0.0
+    share = 1 - left / sum(params)
     wanted = sparsity_by_alpha(means, params, sparsity=share, spread=spread, cap=cap)
     kept = fill((1 - wanted) * params, left, [0] * len(free), params)
     return _kept(units, free, kept)
@@ -62,18 +67,29 @@ def proportional(
     """
     if not sparsity <= most <= 1:
         raise UsageError(f"most must be in [sparsity, 1] = [{sparsity:g}, 1], got {most:g}")
+    units = _settled(units)
     free, left = _free(units, scores, sparsity)
-    by_name = dict(zip((u.name for u in units), scores, strict=True))
-    score = np.array([by_name[u.name] for u in free], dtype=np.float64)
+    importance = {u.name: float(x) for u, x in zip(units, scores, strict=True)}
+    ties: dict[str, list[Unit]] = {}
+    for unit in free:
+        ties.setdefault(_tie(unit), []).append(unit)
+    score = np.array([math.fsum(importance[u.name] for u in tie) for tie in ties.values()])
     if not (np.isfinite(score).all() and (score >= 0).all()):
         raise UsageError("every score must be finite and 0 or more: it is a share of importance")
-    params = np.array([u.params for u in free], dtype=np.int64)
+    params = np.array([sum(u.params for u in tie) for tie in ties.values()], dtype=np.int64)
     # ceil, but not by the rounding error of 1 - most
     floors = np.ceil(params * (1 - most) - 1e-9).astype(np.int64)
-    if floors.sum() > left:  # whole floors can exceed the budget by a weight or so
-        return _kept(units, free, fill(params, left, np.zeros_like(floors), params))
-    more = fill(score, left - int(floors.sum()), np.zeros_like(floors), params - floors)
-    return _kept(units, free, (floors + more).tolist())
+    if floors.sum() > left:  # floors rounded up, or pins, can ask for more than there is
+        counts = fill(params, left, np.zeros_like(floors), params)
+    else:
+        rest = left - int(floors.sum())
+        counts = floors + fill(score, rest, np.zeros_like(floors), params - floors)
+    kept: dict[str, int] = {}
+    for tie, count in zip(ties.values(), counts, strict=True):
+        sizes = [u.params for u in tie]
+        within = fill(sizes, int(count), [0] * len(tie), sizes)
+        kept.update(zip((u.name for u in tie), within, strict=True))
+    return _kept(units, free, [kept[u.name] for u in free])
 
 
 @allocator("two_level", words="the highest scores get the high level",
@@ -159,22 +175,36 @@ def ideal_bits(
     if not (np.isfinite(c).all() and (c > 0).all()):
         raise UsageError(f"every score must be finite and above 0, got {c.min():g}: it is a loss")
     half, budget = 0.5 * np.log2(c), average * n.sum()
-    low, high = np.broadcast_to(low, c.shape), np.broadcast_to(high, c.shape)
-    if (n * high).sum() <= budget:
-        return np.array(high, dtype=np.float64)
-    if (n * low).sum() > budget * (1 + 1e-12):
+    floor, ceiling = np.broadcast_to(low, c.shape), np.broadcast_to(high, c.shape)
+    if (n * ceiling).sum() <= budget:
+        return np.array(ceiling, dtype=np.float64)
+    if (n * floor).sum() > budget * (1 + 1e-12):
         raise UsageError(
-            f"average must be at least {(n * low).sum() / n.sum():g} bits per weight, the lowest "
+            f"average must be at least {(n * floor).sum() / n.sum():g} bits per weight, the lowest "
             f"levels, got {average:g}: raise it, or lower the levels"
         )
-    ends = np.where(np.isfinite(high), high, average + np.ptp(half))
-    below = float((half - np.maximum(ends, low)).min())
-    above = float((half - low).max())
+    # what one unit alone could get: theta below it spends the budget whatever the other ceilings
+    alone = (budget + np.abs(n * floor).sum()) / n.min() + np.ptp(half)
+    ends = np.where(np.isfinite(ceiling), ceiling, alone)
+    below = float((half - np.maximum(ends, floor)).min())
+    above = float((half - floor).max())
     for _ in range(200):
         theta = 0.5 * (below + above)
-        spent = float((n * np.clip(half - theta, low, high)).sum())
+        spent = float((n * np.clip(half - theta, floor, ceiling)).sum())
         below, above = (theta, above) if spent > budget else (below, theta)
-    return np.clip(half - above, low, high)
+    return np.clip(half - above, floor, ceiling)
+
+
+def _settled(units: Sequence[Unit]) -> list[Unit]:
+    """The units, a pin carried over to all that are tied to it."""
+    pins: dict[str, float] = {}
+    for unit in units:
+        if unit.pin is not None and pins.setdefault(_tie(unit), unit.pin) != unit.pin:
+            raise UsageError(
+                f"pins of tied units must be equal, got {pins[_tie(unit)]} and {unit.pin} in "
+                f"'{unit.tie}': untie them, or pin them alike"
+            )
+    return [replace(u, pin=pins.get(_tie(u))) for u in units]
 
 
 def _free(

@@ -50,7 +50,7 @@ def _solve(found: Choices, budget: int) -> np.ndarray:
         LinearConstraint(one, 1, 1),
         LinearConstraint((size // unit)[None, :].astype(np.float64), -np.inf, room // unit),
     ]
-    worth = cost * (COST_RANGE / max(float(cost.max()), np.finfo(np.float64).tiny))
+    worth = cost / (float(cost.max()) or 1.0) * COST_RANGE
     for _ in range(TRIES):
         result = milp(
             worth,

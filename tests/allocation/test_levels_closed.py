@@ -94,6 +94,13 @@ def test_two_level_gives_ten_of_forty_blocks_the_low_level() -> None:
     assert made.size == 3500 * 40
 
 
+def test_the_budget_of_an_average_is_exact_in_its_decimals() -> None:
+    """Ten units at 3.3 bits: seven at 3 and three at 4, to the last of 3.3e16 bits."""
+    units = blocks(10, 10**15)
+    made = two_level(units, list(range(10)), average=3.3, low=3, high=4)
+    assert made.levels == (3,) * 7 + (4,) * 3
+
+
 def test_a_pin_holds_for_all_that_are_tied_to_it() -> None:
     units = [
         Unit(name="a", params=100, tie="t", pin=0.1),

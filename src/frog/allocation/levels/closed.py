@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def two_level(
     means = _means(units, scores, units)
     allowed = [low] if low == high else [low, high]
     curves = [_bits(u, allowed, 0.0) for u in units]
-    budget = _whole(average * sum(u.params for u in units))
+    budget = _whole(average, units)
     found = choices(curves, budget)
     row_mean = dict(zip(found.row, means, strict=True))
     taken = np.where(found.exists_gk, found.size_gk, np.iinfo(np.int64).max).argmin(axis=1)
@@ -140,7 +141,7 @@ def water_filling(
     """
     means = _means(units, scores, units)
     allowed = sorted({*levels, *(int(u.pin) for u in units if u.pin is not None)})
-    budget = _whole(average * sum(u.params for u in units))
+    budget = _whole(average, units)
     curves = [
         _bits(u, allowed if u.pin is not None else sorted(set(levels)), c)
         for u, c in zip(units, means, strict=True)
@@ -269,6 +270,6 @@ def _bits(unit: Unit, levels: Sequence[int], score: float) -> Curve:
     )
 
 
-def _whole(size: float) -> int:
-    """Rounded down, but not by the rounding error of a product."""
-    return math.floor(size * (1 + 1e-12))
+def _whole(average: float, units: Sequence[Unit]) -> int:
+    """Bits that an average allows, rounded down; exact in the decimal digits of ``average``."""
+    return math.floor(Fraction(repr(float(average))) * sum(u.params for u in units))

@@ -170,3 +170,22 @@ def test_the_registry_says_what_each_needs() -> None:
         **dict.fromkeys(["linear_map", "proportional", "two_level", "water_filling"], "scores"),
     }
     assert all(each.words and each.source for each in ALLOCATORS.values())
+
+
+def test_too_many_states_are_refused_with_another_allocator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Damage that is all but proportional to size: nothing dominates and no bound bites."""
+    monkeypatch.setattr("frog.allocation.levels.states.MOST_STATES", 1000)
+    rng = np.random.default_rng(0)
+    curves = []
+    for place in range(12):
+        params = int(rng.integers(10**5, 5 * 10**7))
+        sizes = tuple(params * bits for bits in (2, 3, 4))
+        costs = tuple(float(4 * params - size + 10**6 * (size < 4 * params)) for size in sizes)
+        unit = Unit(name=str(place), params=params)
+        curves.append(Curve(unit=unit, levels=(2, 3, 4), costs=costs, sizes=sizes))
+    budget = 3 * sum(c.unit.params for c in curves)
+    with pytest.raises(UsageError, match=r"1,000 states.*'integer'"):
+        dynamic(curves, budget=budget)
+    assert integer(curves, budget=budget).size <= budget

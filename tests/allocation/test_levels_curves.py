@@ -2,9 +2,11 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import LinearConstraint, milp
 
 from frog.allocation.levels import ALLOCATORS, dynamic, greedy, integer
 from frog.errors import UsageError
@@ -189,3 +191,22 @@ def test_too_many_states_are_refused_with_another_allocator(
     with pytest.raises(UsageError, match=r"1,000 states.*'integer'"):
         dynamic(curves, budget=budget)
     assert integer(curves, budget=budget).size <= budget
+
+
+def test_a_solver_that_oversteps_the_budget_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver with a tolerance of one unit of size gives (1, 1) first, which does not fit."""
+    asked = []
+
+    def tolerant(worth: np.ndarray, **problem: Any) -> Any:
+        one, size, *cuts = problem.pop("constraints")
+        loose = LinearConstraint(size.A, size.lb, size.ub + 1)
+        asked.append(len(cuts))
+        return milp(worth, constraints=[one, loose, *cuts], **problem)
+
+    monkeypatch.setattr("frog.allocation.levels.highs.milp", tolerant)
+    curves = [
+        Curve(unit=Unit(name=x, params=size), levels=(0, 1), costs=(c, 0.0), sizes=(0, size))
+        for x, c, size in (("a", 2.0, 6), ("b", 3.0, 7))
+    ]
+    assert integer(curves, budget=12).levels == (0, 1)
+    assert asked == [0, 1]

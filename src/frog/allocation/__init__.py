@@ -7,5 +7,6 @@ standard  measured values made comparable among like matrices
 odds      the registry of ways to draw layers: (layers) -> probabilities of whole units
 rates     learning-rate ratios per layer, into the plan
 actions   what is worth doing with each layer, and how sure that is
+levels    compression: which unit gets which bit width or sparsity
 amount    how much to tune and for how long: formulas of the spectra
 """

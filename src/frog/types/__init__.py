@@ -14,6 +14,7 @@
     rates         the learning rate of a run, and what it was made from
     certificates  what guards saw and did while a model was tuned
     noise         noise on those that are not
+    levels        units of compression, damage at each level, a choice of levels
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.tuning import records
 from benchmarks.tuning.cells import Cell, catalogue
 from benchmarks.tuning.curves import Point, front
-from benchmarks.tuning.stages import STAGES, Wanted
+from benchmarks.tuning.stages import STAGES, records_of
 
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 440, 70, 50, 190, 40
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
@@ -108,11 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", required=True, choices=STAGES)
     parser.add_argument("--catalogue", default="", help="module with TASKS and METHODS")
     parser.add_argument("--folder", type=Path, help="where the records and the figures are")
+    parser.add_argument("--methods", default="", help="only these, between commas")
     given = parser.parse_args(arguments)
     packed = given.folder or records.PACKED
     there = records.load(given.folder or records.WORK, packed)
-    cells = STAGES[given.stage](catalogue(given.catalogue), Wanted(), there)
-    found = {c: there[c] for c in cells if c in there}
+    found = records_of(given.stage, catalogue(given.catalogue), there)
+    only = [x for x in given.methods.split(",") if x]
+    found = {c: r for c, r in found.items() if not only or c.method in only}
     for task in dict.fromkeys(c.task for c in found):
         for name, text in task_figures(found, task).items():
             path = packed / f"{given.stage}-{name}.svg"

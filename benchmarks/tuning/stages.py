@@ -145,3 +145,18 @@ def ordered(cells: Iterable[Cell]) -> list[Cell]:
         dict.fromkeys(cells),
         key=lambda c: (c.task in SLOW, c.seed, abs(c.step), c.step, c.share, c.method, c.task),
     )
+
+
+def records_of(stage: str, known: Catalogue, there: Records) -> Records:
+    """The records that a stage's report is about.
+
+    For the screening every one on validation at its share, at whatever rates and seeds: grids are
+    widened by hand where the best rate lies at their end.
+    """
+    if stage == "screen":
+        return {
+            c: r for c, r in there.items()
+            if c.split == "validation" and c.share == SHARE and c.method in known.methods
+        }  # fmt: skip
+    cells = STAGES[stage](known, Wanted(), there)
+    return {c: there[c] for c in cells if c in there}

@@ -17,7 +17,7 @@ from benchmarks import measuring
 from benchmarks.tuning import records
 from benchmarks.tuning.cells import Catalogue, Cell, catalogue
 from benchmarks.tuning.curves import LEVELS, Curve, anchor_of, curve, level_of, old_at
-from benchmarks.tuning.stages import STAGES, Wanted
+from benchmarks.tuning.stages import STAGES, records_of
 from benchmarks.tuning.statistics import rate_gaps
 
 HEADER = (
@@ -66,6 +66,12 @@ def best_row(
     return "| " + " | ".join(fields) + " |"
 
 
+def common_seeds(done: Records, method: str, share: float) -> set[int]:
+    """Seeds that ran at two rates or more, all where there are none such: a curve needs both."""
+    seeds = [c.seed for c in done if (c.method, c.share) == (method, share)]
+    return {x for x in seeds if seeds.count(x) > 1} or set(seeds)
+
+
 def task_lines(there: Records, known: Catalogue, task: str) -> list[str]:
     """The table of one task from its records of one split, and what stands beside it."""
     split = next(iter(there)).split
@@ -76,8 +82,7 @@ def task_lines(there: Records, known: Catalogue, task: str) -> list[str]:
     start = anchor or (math.nan, math.nan)
     found = {
         (c.method, c.share): curve(done, task=task, method=c.method, share=c.share, split=split,
-                                   seeds={x.seed for x in done
-                                          if (x.method, x.share) == (c.method, c.share)},
+                                   seeds=common_seeds(done, c.method, c.share),
                                    anchor=start)
         for c in sorted(done)
     }  # fmt: skip
@@ -157,8 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = catalogue(given.catalogue)
     packed = given.folder or records.PACKED
     there = records.load(given.folder or records.WORK, packed)
-    cells = STAGES[given.stage](known, Wanted(), there)
-    found = {c: there[c] for c in cells if c in there}
+    found = records_of(given.stage, known, there)
     if not found:
         print(f"no records of {given.stage}: run python -m benchmarks.tuning.run first")
         return 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,11 +56,25 @@ class Catalogue:
         Modules of ``benchmarks`` and tests that these modules import count, too.
         """
         method = self.methods[cell.method]
-        modules = {*ALWAYS, task_module(self.tasks[cell.task]), method.build.__module__}
+        modules = {*ALWAYS, task_module(self.tasks[cell.task]), whole(method.build).__module__}
         modules |= {type(idea).__module__ for idea in method.ideas}
         text = "".join(f"{name}:{syntax(name)}\n" for name in sorted(with_imports(modules)))
-        text += f"{frog.__version__} {train_steps} {method.ideas!r}"
+        text += f"{frog.__version__} {train_steps} {method.ideas!r} {arguments(method.build)}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def whole(build: Callable[..., object]) -> Callable[..., object]:
+    """The function behind one with some arguments filled in."""
+    while isinstance(build, partial):
+        build = build.func
+    return build
+
+
+def arguments(build: Callable[..., object]) -> str:
+    """What was filled in of a function, functions by their names."""
+    if not isinstance(build, partial):
+        return ""
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{build.args} {build.keywords}")
 
 
 def catalogue(module: str = "") -> Catalogue:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,6 +53,8 @@ class Run:
     total: int
     step: int = 0
     rate: float = 0.0
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What ideas remember from one hook to the next, by a word of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)

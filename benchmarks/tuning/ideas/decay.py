@@ -21,12 +21,9 @@ class Decay(Idea):
     share: float = 0.02
 
     def begin(self, run: Run) -> None:
-        run.attached.facts["decaying"] = Moving(run)
+        run.kept["decaying"] = Moving(run)
 
     def before_step(self, run: Run) -> None:
         with torch.no_grad():
-            for parameter, start in run.attached.facts["decaying"]:
+            for parameter, start in run.kept["decaying"]:
                 parameter.lerp_(start, self.share)
-
-    def end(self, run: Run) -> None:
-        del run.attached.facts["decaying"]

@@ -28,13 +28,13 @@ class Distil(Idea):
         task = run.task
         tuned = task.model
         task.model = copy.deepcopy(task.pristine).eval()
-        run.attached.facts["old model"], task.model = task.model, tuned
+        run.kept["old model"], task.model = task.model, tuned
 
     def loss(self, run: Run, batch: Any, loss: Tensor) -> Tensor:
         task = run.task
         tuned = task.model
         with torch.no_grad():
-            task.model = run.attached.facts["old model"]
+            task.model = run.kept["old model"]
             old = task.outputs(batch).float()
             task.model = tuned
         now = task.outputs(batch).float()
@@ -46,6 +46,3 @@ class Distil(Idea):
         else:
             apart = 10 * (now - old).square().sum(-1).mean()  # embeddings have length one
         return loss + self.weight * apart
-
-    def end(self, run: Run) -> None:
-        del run.attached.facts["old model"]

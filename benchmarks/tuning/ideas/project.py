@@ -27,13 +27,13 @@ class Project(Idea):
             u, _, vh = torch.linalg.svd(weight.flatten(1), full_matrices=False)
             rank = max(1, round(self.share * min(u.shape[0], vh.shape[1])))
             bases[name] = u[:, :rank], vh[:rank]
-        run.attached.facts["bases"] = bases
+        run.kept["bases"] = bases
 
     def after_step(self, run: Run) -> None:
         tuner = run.attached.tuner
         with torch.no_grad():
             for name, weight in run.task.target_weights().items():
-                u, vh = run.attached.facts["bases"][name]
+                u, vh = run.kept["bases"][name]
                 start = run.before[name]
                 change = (weight - start).flatten(1)
                 inside = (u @ (u.T @ change @ vh.T) @ vh).view_as(weight)
@@ -41,6 +41,3 @@ class Project(Idea):
         if tuner is not None:
             for compact in tuner.compacts:
                 compact.read()
-
-    def end(self, run: Run) -> None:
-        del run.attached.facts["bases"]

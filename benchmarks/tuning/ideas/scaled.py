@@ -22,10 +22,10 @@ class Scaled(Idea):
     factor: float = 0.6
 
     def begin(self, run: Run) -> None:
-        run.attached.facts["moving"] = Moving(run)
+        run.kept["moving"] = Moving(run)
 
     def end(self, run: Run) -> None:
-        moving: Moving = run.attached.facts.pop("moving")
+        moving: Moving = run.kept["moving"]
         with torch.no_grad():
             for parameter, start in moving:
                 parameter.copy_(start + self.factor * (parameter - start))

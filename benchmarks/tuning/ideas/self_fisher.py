@@ -49,13 +49,10 @@ class SelfFisher(Idea):
         moving = Moving(run)
         fisher = output_fisher(run, [next(source) for _ in range(self.batches)], self.probes,
                                run.seed)  # fmt: skip
-        run.attached.facts["penalty"] = list(zip(moving, fisher, strict=True))
+        run.kept["penalty"] = list(zip(moving, fisher, strict=True))
 
     def before_step(self, run: Run) -> None:
         with torch.no_grad():
-            for (parameter, start), fisher in run.attached.facts["penalty"]:
+            for (parameter, start), fisher in run.kept["penalty"]:
                 if parameter.grad is not None:
                     parameter.grad.add_(self.strength * fisher * (parameter - start))
-
-    def end(self, run: Run) -> None:
-        del run.attached.facts["penalty"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,7 +16,7 @@ from benchmarks.tuning.cells import Cell, catalogue
 from benchmarks.tuning.curves import Point, front
 from benchmarks.tuning.stages import STAGES, records_of
 
-WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 440, 70, 50, 190, 40
+WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 900, 440, 70, 50, 330, 40
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 """Told apart by colour-blind readers, too (Okabe and Ito), and readable on light and dark."""
 STYLE = (
@@ -30,6 +31,15 @@ def scale(values: Sequence[float], low: float, high: float) -> tuple[float, floa
     margin = 0.05 * (most - least) or 0.5
     factor = (high - low) / (most - least + 2 * margin)
     return factor, low - factor * (least - margin)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Three to eight round numbers between two values."""
+    rough = (high - low) / 4 or 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * min((1, 2, 5, 10), key=lambda x: abs(x - rough / power))
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [step * n for n in range(first, last + 1)]
 
 
 def drawing(
@@ -49,10 +59,10 @@ def drawing(
         f'<text transform="translate(16 {HEIGHT / 2})rotate(-90)" text-anchor="middle">'
         f"{escape(y)}</text>",
     ]
-    for value in np.linspace(min(xs), max(xs), 5):
+    for value in ticks(min(xs), max(xs)):
         parts.append(f'<text x="{fx * value + ox:.1f}" y="{HEIGHT - BOTTOM + 16}" '
                      f'text-anchor="middle">{value:.4g}</text>')  # fmt: skip
-    for value in np.linspace(min(ys), max(ys), 5):
+    for value in ticks(min(ys), max(ys)):
         parts.append(f'<text x="{LEFT - 6}" y="{fy * value + oy + 4:.1f}" '
                      f'text-anchor="end">{value:.4g}</text>')  # fmt: skip
     for number, (name, points) in enumerate(curves.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,11 @@ import torch
 from benchmarks.tuning.ideas.moving import Moving
 from benchmarks.tuning.ideas.scaled import Scaled
 from benchmarks.tuning.ideas.self_fisher import output_fisher
-from benchmarks.tuning.method import METHODS, Method, freeze
+from benchmarks.tuning.method import METHODS, Attached, Method, freeze
 from benchmarks.tuning.train import Run, train
 from tests.tuning_bench.test_peers import RATE, SHARE, TOYS, state
 
 FROG = sorted(name for name, made in METHODS.items() if made.family == "frog")
-SPARSE = [name for name in FROG if "project" not in name]
 
 
 def trained(kind: str, method: Method, rate: float = RATE) -> tuple[dict, dict, object]:
@@ -48,6 +48,37 @@ def test_only_as_many_weights_as_it_says_move(kind: str, name: str) -> None:
     assert moved.keys() <= allowed
     count = sum(int(x.sum()) for k, x in moved.items() if k not in task.head)
     assert 0 < count <= out.trainable <= SHARE * task.target_count() + 3
+
+
+def selected(attached: Attached, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Masks of the chosen weights, by name within the encoder."""
+    masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    for chosen in attached.tuner.selection.chosen:
+        flat = masks[chosen.name].view(chosen.shape)
+        if chosen.granularity == "column":
+            flat[:, torch.as_tensor(chosen.index)] = True
+        else:
+            flat.view(-1)[torch.as_tensor(chosen.index)] = True
+    return masks
+
+
+@pytest.mark.parametrize("kind", TOYS)
+@pytest.mark.parametrize("name", FROG)
+def test_what_was_not_selected_stays_bit_by_bit(kind: str, name: str) -> None:
+    seen: list[Attached] = []
+
+    def build(*arguments: Any) -> Attached:
+        seen.append(METHODS[name].build(*arguments))
+        return seen[0]
+
+    before, after, _ = trained(kind, replace(METHODS[name], build=build))
+    task = TOYS[kind]()
+    task.begin(1)
+    masks = selected(seen[0], {k: v.shape for k, v in task.target_weights().items()})
+    assert sum(int(x.sum()) for x in masks.values()) == seen[0].trainable
+    for key, mask in masks.items():
+        old, new = (x[f"encoder.{key}"].view(torch.int32) for x in (before, after))
+        assert torch.equal(old[~mask], new[~mask])
 
 
 @pytest.mark.parametrize("name", ["random", "full"])

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frog.compression.live import Unit, change, inference, restored
+from frog.compression.live import LiveUnit, change, inference, restored
 from frog.compression.pruning import IMPORTANCE, Within, count_at, keep_mask
 from frog.compression.rounding import Rounding, round_in_place
 from frog.errors import UsageError
@@ -107,7 +107,7 @@ class Cell:
 
 def sweep(
     model: nn.Module,
-    units: Iterable[Unit],
+    units: Iterable[LiveUnit],
     *,
     levels: Sequence[Level],
     batches: Sequence[Any],
@@ -146,7 +146,7 @@ def sweep(
 
 def _distortion(
     model: nn.Module,
-    unit: Unit,
+    unit: LiveUnit,
     level: Level,
     measured: tuple[Sequence[Any], Outputs, Sequence[Tensor]],
 ) -> tuple[float, float]:

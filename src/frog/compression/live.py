@@ -15,7 +15,7 @@ from frog.types import MatrixView, WeightMatrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
+class LiveUnit:
     """What is decided on together: a matrix, or those of a block.
 
     ``matrices`` are located in the live model (:func:`frog.weights.names.locate`); ``module`` is
@@ -27,16 +27,16 @@ class Unit:
     module: str = ""
 
 
-def matrix_units(matrices: Iterable[WeightMatrix]) -> tuple[Unit, ...]:
+def matrix_units(matrices: Iterable[WeightMatrix]) -> tuple[LiveUnit, ...]:
     """A unit for every matrix that counts (no embeddings, heads, routers)."""
     return tuple(
-        Unit(name=x.name, matrices=(x,), module=_module_of([x]))
+        LiveUnit(name=x.name, matrices=(x,), module=_module_of([x]))
         for x in matrices
         if x.averaged and x.live is not None
     )
 
 
-def block_units(matrices: Iterable[WeightMatrix]) -> tuple[Unit, ...]:
+def block_units(matrices: Iterable[WeightMatrix]) -> tuple[LiveUnit, ...]:
     """A unit for every block, named after the module that holds its matrices."""
     blocks: dict[tuple[int, str], list[WeightMatrix]] = {}
     for x in matrices:
@@ -46,7 +46,7 @@ def block_units(matrices: Iterable[WeightMatrix]) -> tuple[Unit, ...]:
     if not blocks:
         raise UsageError("no matrix of the model is in a numbered block: take matrix_units")
     return tuple(
-        Unit(name=_module_of(members) or f"block {block}", matrices=tuple(members),
+        LiveUnit(name=_module_of(members) or f"block {block}", matrices=tuple(members),
              module=_module_of(members))
         for (block, _), members in blocks.items()
     )  # fmt: skip

@@ -51,9 +51,8 @@ def wanda(weight_mn: Tensor, norms_n: Tensor | None) -> Tensor:
 
 def relevance(weight_mn: Tensor, norms_n: Tensor | None = None) -> Tensor:
     """S_ij over all components, float32."""
-    found = rel.factors(weight_mn.detach().float().cpu().numpy())
-    left, right = (torch.from_numpy(x).abs() for x in (found.left, found.right))
-    return (left @ right.T).to(weight_mn.device)
+    found = rel.relevance(rel.factors(weight_mn.detach().float().cpu().numpy()))
+    return torch.from_numpy(found.slab(0, len(weight_mn))).to(weight_mn.device)
 
 
 IMPORTANCE.add("magnitude", magnitude)

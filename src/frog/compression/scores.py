@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frog.compression.live import Unit, inference, read, restored, write
+from frog.compression.live import LiveUnit, inference, read, restored, write
 from frog.compression.rounding import Rounding, squared_error
 from frog.errors import UsageError
 from frog.registry import Registry
@@ -38,7 +38,7 @@ class Evidence:
     """
 
     model: nn.Module
-    units: tuple[Unit, ...]
+    units: tuple[LiveUnit, ...]
     rounding: Rounding = field(default_factory=lambda: Rounding(bits=4))
     report: ModelReport | None = None
     batches: Sequence[Any] = ()

@@ -18,6 +18,11 @@ class Unit:
     tie: str | None = None
     pin: float | None = None
 
+    @property
+    def tied(self) -> tuple[str, str]:
+        """Equal for the units that share a level; of one without a tie its own."""
+        return ("unit", self.name) if self.tie is None else ("tie", self.tie)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:

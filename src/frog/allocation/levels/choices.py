@@ -34,6 +34,11 @@ class Choices:
         """Where a row has a level."""
         return np.isfinite(self.cost_gk)
 
+    @property
+    def smallest_g(self) -> np.ndarray:
+        """Size of the smallest level of each row."""
+        return np.where(self.exists_gk, self.size_gk, np.iinfo(np.int64).max).min(axis=1)
+
     def size(self, taken: np.ndarray) -> int:
         """Exact size of the levels ``taken`` (G,)."""
         return int(self.size_gk[np.arange(len(taken)), taken].sum())
@@ -57,7 +62,7 @@ def choices(curves: Sequence[Curve], budget: int) -> Choices:
         raise UsageError("there must be at least one curve, got none")
     for curve in curves:
         _check(curve)
-    keys = [_key(curve) for curve in curves]
+    keys = [curve.unit.tied for curve in curves]
     rows = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     members: list[list[Curve]] = [[] for _ in rows]
     for key, curve in zip(keys, curves, strict=True):
@@ -77,8 +82,7 @@ def choices(curves: Sequence[Curve], budget: int) -> Choices:
         row=[rows[key] for key in keys],
         curves=curves,
     )
-    exists = found.exists_gk
-    least = int(np.where(exists, size_gk, np.iinfo(np.int64).max).min(axis=1).sum())
+    least = int(found.smallest_g.sum())
     if budget < least:
         most = int(size_gk.max(axis=1).sum())
         raise UsageError(
@@ -126,11 +130,6 @@ def raised(found: Choices, taken: np.ndarray, budget: int) -> np.ndarray:
         g, k = np.unravel_index(int(ratio.argmax()), ratio.shape)
         left -= int(more[g, k])
         taken[g] = k
-
-
-def _key(curve: Curve) -> tuple[str, str]:
-    unit = curve.unit
-    return ("unit", unit.name) if unit.tie is None else ("tie", unit.tie)
 
 
 def _common(group: Sequence[Curve]) -> list[float]:

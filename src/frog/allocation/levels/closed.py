@@ -71,9 +71,9 @@ def proportional(
     units = _settled(units)
     free, left = _free(units, scores, sparsity)
     importance = {u.name: float(x) for u, x in zip(units, scores, strict=True)}
-    ties: dict[str, list[Unit]] = {}
+    ties: dict[tuple[str, str], list[Unit]] = {}
     for unit in free:
-        ties.setdefault(_tie(unit), []).append(unit)
+        ties.setdefault(unit.tied, []).append(unit)
     score = np.array([math.fsum(importance[u.name] for u in tie) for tie in ties.values()])
     if not (np.isfinite(score).all() and (score >= 0).all()):
         raise UsageError("every score must be finite and 0 or more: it is a share of importance")
@@ -198,14 +198,14 @@ def ideal_bits(
 
 def _settled(units: Sequence[Unit]) -> list[Unit]:
     """The units, a pin carried over to all that are tied to it."""
-    pins: dict[str, float] = {}
+    pins: dict[tuple[str, str], float] = {}
     for unit in units:
-        if unit.pin is not None and pins.setdefault(_tie(unit), unit.pin) != unit.pin:
+        if unit.pin is not None and pins.setdefault(unit.tied, unit.pin) != unit.pin:
             raise UsageError(
-                f"pins of tied units must be equal, got {pins[_tie(unit)]} and {unit.pin} in "
+                f"pins of tied units must be equal, got {pins[unit.tied]} and {unit.pin} in "
                 f"'{unit.tie}': untie them, or pin them alike"
             )
-    return [replace(u, pin=pins.get(_tie(u))) for u in units]
+    return [replace(u, pin=pins.get(u.tied)) for u in units]
 
 
 def _free(
@@ -247,18 +247,14 @@ def _means(asked: Sequence[Unit], scores: Sequence[float], units: Sequence[Unit]
             "there must be one score for each unit, at least one, and names that differ, "
             f"got {len(units)} units and {len(scores)} scores"
         )
-    sums: dict[str, list[float]] = {}
+    sums: dict[tuple[str, str], list[float]] = {}
     for unit, score in zip(units, scores, strict=True):
         if unit.params <= 0:
             raise UsageError(f"params of '{unit.name}' must be positive, got {unit.params}")
-        both = sums.setdefault(_tie(unit), [0.0, 0.0])
+        both = sums.setdefault(unit.tied, [0.0, 0.0])
         both[0] += unit.params * float(score)
         both[1] += unit.params
-    return [sums[_tie(u)][0] / sums[_tie(u)][1] for u in asked]
-
-
-def _tie(unit: Unit) -> str:
-    return f"unit {unit.name}" if unit.tie is None else f"tie {unit.tie}"
+    return [sums[u.tied][0] / sums[u.tied][1] for u in asked]
 
 
 def _bits(unit: Unit, levels: Sequence[int], score: float) -> Curve:

@@ -40,7 +40,7 @@ def _solve(found: Choices, budget: int) -> np.ndarray:
     g, k = np.nonzero(found.exists_gk)
     # costs and sizes above the smallest of their row: small numbers keep the solver exact
     cost = found.cost_gk[g, k] - found.cost_gk.min(axis=1)[g]
-    smallest = np.where(found.exists_gk, found.size_gk, np.iinfo(np.int64).max).min(axis=1)
+    smallest = found.smallest_g
     size = found.size_gk[g, k] - smallest[g]
     room = budget - int(smallest.sum())
     unit = max(int(np.gcd.reduce(size)), 1)

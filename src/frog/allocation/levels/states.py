@@ -45,7 +45,7 @@ def _best(found: Choices, budget: int, start: np.ndarray, price: float) -> np.nd
     exists = found.exists_gk
     rows = len(start)
     priced = np.where(exists, found.cost_gk + price * found.size_gk, np.inf).min(axis=1)
-    smallest = np.where(exists, found.size_gk, np.iinfo(np.int64).max).min(axis=1)
+    smallest = found.smallest_g
     limit = found.cost(start)
     # rounding of the sums must not drop the optimum
     scale = float(np.abs(np.where(exists, found.cost_gk, 0.0)).max(axis=1).sum()) + price * budget

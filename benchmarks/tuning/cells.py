@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from benchmarks.tuning.method import Method
 from benchmarks.tuning.task import Task
 
 ALWAYS = ("benchmarks.tuning.train", "benchmarks.tasks")
-TASKS_PACKAGE = "benchmarks.tuning.tasks"
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -56,7 +54,7 @@ class Catalogue:
         Modules of ``benchmarks`` and tests that these modules import count, too.
         """
         method = self.methods[cell.method]
-        modules = {*ALWAYS, task_module(self.tasks[cell.task]), whole(method.build).__module__}
+        modules = {*ALWAYS, self.tasks[cell.task].__module__, whole(method.build).__module__}
         modules |= {type(idea).__module__ for idea in method.ideas}
         text = "".join(f"{name}:{syntax(name)}\n" for name in sorted(with_imports(modules)))
         text += f"{frog.__version__} {train_steps} {method.ideas!r} {arguments(method.build)}"
@@ -85,16 +83,7 @@ def catalogue(module: str = "") -> Catalogue:
     import_module("benchmarks.tuning.methods")
     from benchmarks.tuning.method import METHODS
 
-    return Catalogue(tasks=import_module(TASKS_PACKAGE).TASKS, methods=METHODS)
-
-
-def task_module(make: Callable[[], Task]) -> str:
-    """Module of the class that ``make`` makes, without making it: that would read its data."""
-    if not inspect.isclass(make):
-        named = inspect.getclosurevars(make).nonlocals.get("module")
-        if named:
-            return f"{TASKS_PACKAGE}.{named}"
-    return make.__module__
+    return Catalogue(tasks=import_module("benchmarks.tuning.tasks").TASKS, methods=METHODS)
 
 
 def with_imports(modules: set[str]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +21,9 @@ class Attached:
 
     ``groups`` are parameter groups of AdamW, ``lr`` set, without the head; ``trainable`` counts
     their weights; ``delta_bytes`` is what has to be stored beside the base model (values in 32
-    bits). ``before_step`` and ``after_step`` get the number of the step, from 1, and of all
-    steps: after backward, and after the optimizer's step. ``finish`` leaves a plain model.
+    bits), settled by ``finish`` where it is known only then. ``before_step`` and ``after_step`` get
+    the number of the step, from 1, and of all steps: after backward, and after the optimizer's
+    step. ``finish`` leaves a plain model.
     """
 
     groups: list[dict[str, Any]]
@@ -77,8 +77,3 @@ def freeze(model: nn.Module) -> None:
     """Nothing of the model trains."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-
-
-def source_file(thing: Any) -> str:
-    """File that a function or class was written in."""
-    return inspect.getsourcefile(thing) or ""

@@ -7,22 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from benchmarks.tuning.curves import Curve, Point, old_at
 
-Quality = Callable[[np.ndarray, np.ndarray], float]
-"""(values of the examples, index of a draw) -> quality in points."""
-
-
-def mean_quality(each: np.ndarray, index: np.ndarray) -> float:
-    """Accuracy or mean in points."""
-    return 100.0 * float(np.mean(each[index]))
-
-
-def spearman_quality(gold: np.ndarray) -> Quality:
-    """100 Spearman's rho to the gold of the same examples."""
-    return lambda each, index: 100.0 * float(spearmanr(each[index], gold[index])[0])
+Quality = Callable[[np.ndarray, np.ndarray, bool], float]
+"""(values of the examples, index of a draw, old task) -> quality: :meth:`Task.quality_of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +36,15 @@ class Interval:
     missing: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Qualities:
-    """How examples make a quality."""
-
-    new: Quality = mean_quality
-    old: Quality = mean_quality
-
-
 def drawn_curve(
-    runs: Runs, how: Qualities, *, anchor: Point, seeds: np.ndarray, new: np.ndarray,
+    runs: Runs, quality: Quality, *, anchor: Point, seeds: np.ndarray, new: np.ndarray,
     old: np.ndarray,
 ) -> Curve:  # fmt: skip
     """The curve of a draw of seeds and examples."""
     points = {
         step: (
-            float(np.mean([how.new(runs.new[step][s], new) for s in seeds])),
-            float(np.mean([how.old(runs.old[step][s], old) for s in seeds])),
+            float(np.mean([quality(runs.new[step][s], new, False) for s in seeds])),
+            float(np.mean([quality(runs.old[step][s], old, True) for s in seeds])),
         )
         for step in runs.new
     }
@@ -71,7 +52,7 @@ def drawn_curve(
 
 
 def compare(
-    a: Runs, b: Runs, how: Qualities, *, anchor: Point, level: float, draws: int = 1000,
+    a: Runs, b: Runs, quality: Quality, *, anchor: Point, level: float, draws: int = 1000,
     seed: int = 0,
 ) -> tuple[Interval, Interval]:  # fmt: skip
     """Old quality at ``level`` and best new quality, ``a`` minus ``b``, as paired bootstrap.
@@ -91,7 +72,7 @@ def compare(
 
     def differences(seeds: np.ndarray, new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
         ours, theirs = (
-            drawn_curve(x, how, anchor=anchor, seeds=seeds, new=new, old=old) for x in (a, b)
+            drawn_curve(x, quality, anchor=anchor, seeds=seeds, new=new, old=old) for x in (a, b)
         )
         if not best:
             best.extend((ours.best, theirs.best))

@@ -53,7 +53,6 @@ class Task(ABC):
     head_rate: float = 1e-2
     steps: int
     bf16: bool = True
-    slow: bool = False
     logits: bool = True
     """Whether :meth:`outputs` gives logits; embeddings of length one otherwise."""
     pristine: nn.Module
@@ -105,7 +104,7 @@ class Task(ABC):
         """Quality on the old task."""
 
     def quality_of(
-        self, each: np.ndarray, index: np.ndarray | None = None, *, old: bool = False
+        self, each: np.ndarray, index: np.ndarray | None = None, old: bool = False
     ) -> float:
         """Quality from the values of examples, or of those at ``index`` (a bootstrap draw)."""
         del old

@@ -53,8 +53,20 @@ class Run:
     total: int
     step: int = 0
     rate: float = 0.0
+    moving: list[tuple[Tensor, Tensor]] = field(init=False)
+    """The trained tensors, chosen weights' changes or whole weights, each with its start."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What ideas remember from one hook to the next, by a word of their own."""
+
+    def __post_init__(self) -> None:
+        trained = [p for group in self.attached.groups for p in group["params"]]
+        self.moving = [(p, p.detach().clone()) for p in trained]
+
+    def written(self) -> None:
+        """Tell the tuner, where there is one, that ``moving`` was set by hand."""
+        if self.attached.tuner is not None:
+            with torch.no_grad():
+                self.attached.tuner.write()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.tuning.ideas.moving import Moving
+import benchmarks.tuning.methods  # noqa: F401 - registers the methods
 from benchmarks.tuning.ideas.scaled import Scaled
 from benchmarks.tuning.ideas.self_fisher import output_fisher
 from benchmarks.tuning.method import METHODS, Attached, Method, freeze
 from benchmarks.tuning.train import Run, train
-from tests.tuning_bench.test_peers import RATE, SHARE, TOYS, state
+from tests.tuning_bench.encoders import RATE, SHARE, TOYS, state
 
 FROG = sorted(name for name, made in METHODS.items() if made.family == "frog")
 
@@ -96,9 +96,9 @@ def test_output_fisher_is_the_diagonal_of_the_jacobian_squared(name: str) -> Non
     run = started("dense", name)
     found = output_fisher(run, [run.task.inputs] * 8, probes=200, seed=3)
     outputs = run.task.outputs(run.task.inputs)
-    exact = [torch.zeros_like(p) for p, _ in Moving(run)]
+    exact = [torch.zeros_like(p) for p, _ in run.moving]
     for value in outputs.flatten():
-        parameters = [p for p, _ in Moving(run)]
+        parameters = [p for p, _ in run.moving]
         for total, grad in zip(
             exact, torch.autograd.grad(value, parameters, retain_graph=True), strict=True
         ):

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from benchmarks.tuning.curves import Curve, forgetting_at, front, level_of, old_at
-from benchmarks.tuning.statistics import Qualities, Runs, compare, holm, rate_gaps, spearman_quality
+from benchmarks.tuning.statistics import Runs, compare, holm, rate_gaps
+from benchmarks.tuning.tasks.language import SentenceTask
+from tests.tuning_bench.toys import Toy
 
+QUALITY = Toy().quality_of
 MADE = Curve(anchor=(50.0, 90.0), points={-1: (60.0, 88.0), 0: (80.0, 70.0), 1: (75.0, 40.0)})
 
 
@@ -45,7 +48,7 @@ def test_intervals_cover_a_planted_difference():
     for trial in range(20):
         rng = np.random.default_rng(trial)
         a, b = planted(rng, 0.9, 0.8), planted(rng, 0.8, 0.7)
-        old, new = compare(a, b, Qualities(), anchor=(40.0, 60.0), level=70.0, draws=100)
+        old, new = compare(a, b, QUALITY, anchor=(40.0, 60.0), level=70.0, draws=100)
         covered += (old.low <= 10 <= old.high) + (new.low <= 10 <= new.high)
         zero += (old.low <= 0 <= old.high) + (new.low <= 0 <= new.high)
     assert covered >= 34  # of 40 at 95 %
@@ -54,7 +57,7 @@ def test_intervals_cover_a_planted_difference():
 
 def test_same_runs_differ_by_nothing():
     a = planted(np.random.default_rng(0), 0.9, 0.8)
-    for found in compare(a, a, Qualities(), anchor=(40.0, 60.0), level=70.0, draws=20):
+    for found in compare(a, a, QUALITY, anchor=(40.0, 60.0), level=70.0, draws=20):
         assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
@@ -62,14 +65,16 @@ def test_other_seeds_are_refused():
     a = planted(np.random.default_rng(0), 0.9, 0.8)
     b = Runs(new={0.0: a.new[0.0][:3]}, old={0.0: a.old[0.0][:3]})
     with pytest.raises(ValueError, match="same seeds"):
-        compare(a, b, Qualities(), anchor=(40.0, 60.0), level=70.0)
+        compare(a, b, QUALITY, anchor=(40.0, 60.0), level=70.0)
 
 
 def test_spearman_of_a_draw():
     gold = np.array([1.0, 2.0, 3.0, 4.0])
-    quality = spearman_quality(gold)
-    assert quality(np.array([1.0, 3.0, 5.0, 9.0]), np.arange(4)) == pytest.approx(100)
-    assert quality(-gold, np.array([0, 1, 3])) == pytest.approx(-100)
+    task = SentenceTask.__new__(SentenceTask)  # the formula alone: no data
+    task.pairs = {"test": ([], gold)}
+    cosines = np.array([1.0, 3.0, 5.0, 9.0])
+    assert task.quality_of(cosines, np.arange(4), old=True) == pytest.approx(100)
+    assert task.quality_of(-gold, np.array([0, 1, 3]), old=True) == pytest.approx(-100)
 
 
 def test_gap_of_the_step_of_other_tasks():

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.tuning.ideas.moving import Moving
 from benchmarks.tuning.train import Idea, Run
 
 
@@ -20,10 +19,7 @@ class Decay(Idea):
 
     share: float = 0.02
 
-    def begin(self, run: Run) -> None:
-        run.kept["decaying"] = Moving(run)
-
     def before_step(self, run: Run) -> None:
         with torch.no_grad():
-            for parameter, start in run.kept["decaying"]:
+            for parameter, start in run.moving:
                 parameter.lerp_(start, self.share)

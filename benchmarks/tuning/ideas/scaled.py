@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.tuning.ideas.moving import Moving
 from benchmarks.tuning.train import Idea, Run
 
 
@@ -21,12 +20,8 @@ class Scaled(Idea):
 
     factor: float = 0.6
 
-    def begin(self, run: Run) -> None:
-        run.kept["moving"] = Moving(run)
-
     def end(self, run: Run) -> None:
-        moving: Moving = run.kept["moving"]
         with torch.no_grad():
-            for parameter, start in moving:
+            for parameter, start in run.moving:
                 parameter.copy_(start + self.factor * (parameter - start))
-        moving.written()
+        run.written()

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.tuning.ideas.moving import Moving
 from benchmarks.tuning.train import Idea, Run, autocast
 
 
 def output_fisher(run: Run, batches: list[Any], probes: int, seed: int) -> list[Tensor]:
     """Mean squared gradient of probed outputs for every trained tensor, per example."""
-    trained = [p for p, _ in Moving(run)]
+    trained = [p for p, _ in run.moving]
     found = [torch.zeros_like(p) for p in trained]
     draw = torch.Generator().manual_seed(seed)
     for batch in batches:
@@ -46,13 +45,12 @@ class SelfFisher(Idea):
 
     def begin(self, run: Run) -> None:
         source = run.task.batches(run.seed + 2000)
-        moving = Moving(run)
         fisher = output_fisher(run, [next(source) for _ in range(self.batches)], self.probes,
                                run.seed)  # fmt: skip
-        run.kept["penalty"] = list(zip(moving, fisher, strict=True))
+        run.kept["fisher"] = fisher
 
     def before_step(self, run: Run) -> None:
         with torch.no_grad():
-            for (parameter, start), fisher in run.kept["penalty"]:
+            for (parameter, start), fisher in zip(run.moving, run.kept["fisher"], strict=True):
                 if parameter.grad is not None:
                     parameter.grad.add_(self.strength * fisher * (parameter - start))

@@ -149,35 +149,42 @@ def _shira(rank: int, modules: str, seed: int) -> Any:
     )
 
 
-add(Method(
-    name="lora", family="peer", words="A low-rank matrix is added to each target; alpha = 2r",
-    source="LoRA, Hu et al. 2021, arXiv:2106.09685; PEFT",
-    build=partial(attach, Adapter(name="lora", config=_lora, conv=True)),
-    rate=lambda task, share: 30 * task.full_rate,
-))  # fmt: skip
-add(Method(
-    name="rslora", family="peer", words="LoRA scaled by alpha / sqrt(r); alpha = 2r",
-    source="rsLoRA, Kalajdzievski 2023, arXiv:2312.03732; PEFT",
-    build=partial(attach, Adapter(name="rslora", config=_rslora, conv=True)),
-    rate=lambda task, share: 20 * task.full_rate,
-))  # fmt: skip
-# The start is taken out of the base matrix, so that the change is A'B' - AB: two of them.
-add(Method(
-    name="pissa", family="peer", words="LoRA that starts from the largest singular vectors",
-    source="PiSSA, Meng et al. 2024, arXiv:2404.02948; PEFT",
-    build=partial(attach, Adapter(name="pissa", config=_pissa, stored=2)),
-    rate=lambda task, share: 10 * task.full_rate,
-))  # fmt: skip
-add(Method(
-    name="miss", family="peer", words="One small matrix, shared by all blocks of a matrix's inputs",
-    source="MiSS, Kang and Yin 2024, arXiv:2409.15371; PEFT",
-    build=partial(attach, Adapter(name="miss", config=_miss, count=block_count)),
-    rate=lambda task, share: 3 * task.full_rate,
-))  # fmt: skip
-# Beside each value stands its position. A mask's rate, as in masks.py.
-add(Method(
-    name="shira", family="peer", words="Random single weights of each matrix train, as in a mask",
-    source="SHiRA, Bhardwaj et al. 2024, arXiv:2406.13175; PEFT",
-    build=partial(attach, Adapter(name="shira", config=_shira, stored=2)),
-    rate=lambda task, share: task.full_rate / share,
-))  # fmt: skip
+def _add(kind: Adapter, words: str, source: str, rate: Callable[[Task, float], float]) -> None:
+    add(Method(
+        name=kind.name, family="peer", words=words, source=f"{source}; PEFT",
+        build=partial(attach, kind), rate=rate,
+    ))  # fmt: skip
+
+
+_add(
+    Adapter(name="lora", config=_lora, conv=True),
+    "A low-rank matrix is added to each target; alpha = 2r",
+    "LoRA, Hu et al. 2021, arXiv:2106.09685",
+    lambda task, share: 30 * task.full_rate,
+)
+_add(
+    Adapter(name="rslora", config=_rslora, conv=True),
+    "LoRA scaled by alpha / sqrt(r); alpha = 2r",
+    "rsLoRA, Kalajdzievski 2023, arXiv:2312.03732",
+    lambda task, share: 20 * task.full_rate,
+)
+_add(
+    # The start is taken out of the base matrix, so that the change is A'B' - AB: two of them.
+    Adapter(name="pissa", config=_pissa, stored=2),
+    "LoRA that starts from the largest singular vectors",
+    "PiSSA, Meng et al. 2024, arXiv:2404.02948",
+    lambda task, share: 10 * task.full_rate,
+)
+_add(
+    Adapter(name="miss", config=_miss, count=block_count),
+    "One small matrix, shared by all blocks of a matrix's inputs",
+    "MiSS, Kang and Yin 2024, arXiv:2409.15371",
+    lambda task, share: 3 * task.full_rate,
+)
+_add(
+    # Beside each value stands its position. A mask's rate, as in masks.py.
+    Adapter(name="shira", config=_shira, stored=2),
+    "Random single weights of each matrix train, as in a mask",
+    "SHiRA, Bhardwaj et al. 2024, arXiv:2406.13175",
+    lambda task, share: task.full_rate / share,
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -57,14 +59,28 @@ def attach(choice: Sparse, task: Task, share: float, rate: float, seed: int) -> 
         choice=frog.Choice(gradients=gradients),
     )  # fmt: skip
     tuner = frog.Tuner(encoder, chosen)
-    return Attached(
+    attached = Attached(
         groups=[{"params": [x.change for x in tuner.compacts], "lr": rate}],
         trainable=tuner.trainable,
-        delta_bytes=8 * tuner.trainable,
-        finish=tuner.keep,
+        delta_bytes=0,
         tuner=tuner,
         facts={"score": str(chosen.score), "granularity": choice.granularity},
     )
+
+    def finish() -> None:
+        attached.delta_bytes = saved_bytes(tuner.delta())
+        tuner.keep()
+
+    attached.finish = finish
+    return attached
+
+
+def saved_bytes(delta: frog.SparseDelta) -> int:
+    """Size of the file of a delta."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "delta.safetensors"
+        delta.save(file)
+        return file.stat().st_size
 
 
 def _gradients(choice: Sparse, task: Task, names: list[str], seed: int) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from torch import nn
 
@@ -57,19 +58,13 @@ def _head(task: Task, share: float, rate: float, seed: int) -> Attached:
     return dense((), 0.0)
 
 
-def _bitfit(task: Task, share: float, rate: float, seed: int) -> Attached:
+def _some(
+    find: Callable[[Task], list[nn.Parameter]], task: Task, share: float, rate: float, seed: int
+) -> Attached:
     del share, seed
-    found = bias_parameters(task)
+    found = find(task)
     if not found:
-        raise NotApplicable(f"the encoder of {task.name} has no biases")
-    return dense(found, rate)
-
-
-def _norms(task: Task, share: float, rate: float, seed: int) -> Attached:
-    del share, seed
-    found = norm_parameters(task)
-    if not found:
-        raise NotApplicable(f"the encoder of {task.name} has no norm layers with parameters")
+        raise NotApplicable(f"the encoder of {task.name} has none of what {find.__name__} finds")
     return dense(found, rate)
 
 
@@ -85,11 +80,12 @@ add(Method(
 ))  # fmt: skip
 add(Method(
     name="bitfit", family="peer", words="All biases of the encoder train, norm layers' too",
-    source="BitFit, Ben Zaken et al. 2022, arXiv:2106.10199", build=_bitfit,
+    source="BitFit, Ben Zaken et al. 2022, arXiv:2106.10199", build=partial(_some, bias_parameters),
     rate=lambda task, share: BIAS_FACTOR * task.full_rate, budgeted=False,
 ))  # fmt: skip
 add(Method(
     name="norms", family="peer", words="Gains and biases of the norm layers train",
     source="Frankle et al. 2021, arXiv:2003.00152; Zhao et al. 2024, arXiv:2312.11420",
-    build=_norms, rate=lambda task, share: BIAS_FACTOR * task.full_rate, budgeted=False,
+    build=partial(_some, norm_parameters),
+    rate=lambda task, share: BIAS_FACTOR * task.full_rate, budgeted=False,
 ))  # fmt: skip

@@ -12,6 +12,7 @@ def _later(module: str, name: str) -> Callable[[], Task]:
     def make() -> Task:
         return getattr(import_module(f"{__name__}.{module}"), name)()
 
+    make.__module__ = f"{__name__}.{module}"  # whose code it is, for digests
     return make
 
 

@@ -34,7 +34,6 @@ class SentenceTask(Task):
     head = ("head.weight", "head.bias")
     old_words = "100 Spearman's rho of cosines on every third pair of STS-B"
     full_rate = 1e-4
-    slow = True
     logits = False
     classes: int
     model: nn.ModuleDict  # type: ignore[assignment]
@@ -103,7 +102,7 @@ class SentenceTask(Task):
         return Score(quality=self.quality_of(each, old=True), loss=loss, each=each)
 
     def quality_of(
-        self, each: np.ndarray, index: np.ndarray | None = None, *, old: bool = False
+        self, each: np.ndarray, index: np.ndarray | None = None, old: bool = False
     ) -> float:
         """Old: 100 Spearman's rho of the cosines to the gold of the same pairs.
 

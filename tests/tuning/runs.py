@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -110,18 +111,31 @@ def byte_tokenizer() -> Any:
     )
 
 
+FAREWELL = """
+import os, sys
+dist.barrier()
+dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads may outlive the group: the interpreter's end would abort on them
+"""
+
+
 def two_processes(code: str, folder: Path, *more: str) -> list[str]:
-    """Run ``code`` with rank, folder and ``more`` as its words; what each of the two printed."""
+    """Run ``code`` with rank, folder and ``more`` as its words; what each of the two printed.
+
+    ``code`` imports ``torch.distributed as dist`` and begins the group, which is ended here.
+    """
     here = os.environ | {"PYTHONPATH": os.pathsep.join(x for x in sys.path if x)}
-    words = [sys.executable, "-c", textwrap.dedent(code)]
-    runs = [
-        subprocess.Popen([*words, str(rank), str(folder), *more], env=here, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for rank in (0, 1)
-    ]  # fmt: skip
-    printed = []
-    for run in runs:
-        out, said = run.communicate(timeout=120)
-        assert run.returncode == 0, said
-        printed.append(out.strip())
+    words = [sys.executable, "-c", textwrap.dedent(code) + FAREWELL]
+    printed, runs = [], []
+    with ExitStack() as ended:
+        for rank in (0, 1):
+            run = subprocess.Popen([*words, str(rank), str(folder), *more], env=here, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+            runs.append(ended.enter_context(run))
+            ended.callback(run.kill)  # where the other one failed, this one waits for it in vain
+        for run in runs:
+            out, said = run.communicate(timeout=120)
+            assert run.returncode == 0, said
+            printed.append(out.strip())
     return printed

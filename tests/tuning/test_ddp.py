@@ -36,7 +36,6 @@ WORKER = """
         optimizer.step()
         optimizer.zero_grad()
     torch.save(model.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 """
 
 

@@ -211,7 +211,6 @@ WORKER = """
         "alarms": [(x.step, x.kind, x.action) for x in tuner.alarms],
         "snapshot": tuner._watch.snapshot_step, "optimizer": optimizer.state_dict()["state"],
     }, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 """
 
 

@@ -381,7 +381,6 @@ WORKER = """
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     torch.save({"losses": losses, "model": model.state_dict()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 """
 
 

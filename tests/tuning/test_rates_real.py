@@ -156,7 +156,6 @@ WORKER = """
     parallel(**mine[0]).loss.backward()
     assert all(x.change.grad is not None for x in tuner.compacts)
     print(repr((rate.share, rate.chance, rate.lr, rate.batches)))
-    dist.destroy_process_group()
 """
 
 

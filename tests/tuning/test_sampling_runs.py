@@ -185,20 +185,19 @@ WORKER = """
         refused(DistributedDataParallel(model), optimizer, "different layers")
         model, _, optimizer = made()
         refused(model, optimizer, "not seen to run")
-        sys.exit(0)
-    model, sampler, optimizer = made()
-    parallel = DistributedDataParallel(model)
-    reduced = sum(x.numel() for n, x in model.named_parameters()
-                  if x.requires_grad and n not in parallel.parameters_to_ignore)
-    assert reduced == sum(x.numel() for x in sampler.division.always.values())
-    for step in range(6):
-        with parallel.no_sync():  # accumulated, averaged with the second
-            loss(parallel, 2 * step).backward()
-        loss(parallel, 2 * step + 1).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    torch.save(model.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    else:
+        model, sampler, optimizer = made()
+        parallel = DistributedDataParallel(model)
+        reduced = sum(x.numel() for n, x in model.named_parameters()
+                      if x.requires_grad and n not in parallel.parameters_to_ignore)
+        assert reduced == sum(x.numel() for x in sampler.division.always.values())
+        for step in range(6):
+            with parallel.no_sync():  # accumulated, averaged with the second
+                loss(parallel, 2 * step).backward()
+            loss(parallel, 2 * step + 1).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        torch.save(model.state_dict(), f"{folder}/{rank}.pt")
 """
 
 

@@ -343,9 +343,11 @@ def cases(subject: Subject, norms: Mapping[str, Tensor]) -> Iterator[Case]:
             yield Case(kind=kind, target=target, norms=norms if kind == "wanda" else {})
 
 
-def measured_plans(subject: Subject, case: Case, batches: Sequence[Any]) -> dict[str, Plan]:
+def measured_plans(
+    subject: Subject, case: Case, batches: Sequence[Any], folder: Path
+) -> dict[str, Plan]:
     """Plans from measured curves: each unit alone, and around the uniform plan."""
-    units, log = subject.units, FOLDER / f"{subject.name}.cells.jsonl"
+    units, log = subject.units, folder / f"{subject.name}.cells.jsonl"
     given = {"batches": batches, "outputs": subject.outputs, "log": log}
     total = sum(math.prod(x.shape) for unit in units for x in unit.matrices)
 
@@ -478,7 +480,10 @@ def run(subject: Subject, split: int, *, kind: str = "", folder: Path = FOLDER) 
             kept["scores"] = found
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(kept))
-        plans = {**measured_plans(subject, case, batches), **scored_plans(subject, case, found)}
+        plans = {
+            **measured_plans(subject, case, batches, folder),
+            **scored_plans(subject, case, found),
+        }
         first = next(iter(plans.values()))
         even = uniform({x: case.level(case.target) for x in first}, params)
         for number in range(RANDOMS):

@@ -106,7 +106,7 @@ def best_of(kept: Kept) -> Iterator[str]:
     yield "| case | plan | error against uniform, split by split | 1 - cos |"
     yield "|---|---|---|---|"
     for case in kept[min(kept)]["cases"]:
-        for name in ("measured alone", "measured around uniform"):
+        for name in ("measured alone", "measured around uniform", "measured in two rounds"):
             rows = [kept[x]["cases"][case]["plans"].get(name) for x in sorted(kept)]
             if all(rows):
                 parts = [
@@ -212,8 +212,9 @@ def lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     yield "over the examples of one split. Size is bits, or"
     yield "the share kept, per weight of the matrices. Bits: round to nearest, groups of 64, widths"
     yield "2, 3, 4, 5, 6, 8. Sparsities: steps of 10 % up to 70 %. *Measured* plans: squared errors"
-    yield "of each matrix changed alone, or around the uniform plan (the next levels only), by the"
-    yield "exact dynamic programme. Other plans turn a score into levels: bits by water filling"
+    yield "of each matrix changed alone, or around the uniform plan (at levels within 2 bits or"
+    yield "30 %), or the mean of these and of a second round around their plan; by the exact"
+    yield "dynamic programme. Other plans turn a score into levels: bits by water filling"
     yield "with a loss of exp(z), rounding-error with its own square; sparsities by the linear map"
     yield "(spread 0.3), zeroth-order in proportion. `alpha` is the published sign (low alpha is"
     yield "kept), `-alpha` its reverse. Random plans deal out the levels of the first measured one."

@@ -22,7 +22,7 @@ from frog.compression.curves import (
     read_log,
     sweep,
 )
-from frog.compression.damage import damage_curves, plan_of
+from frog.compression.damage import damage_curves, mean_curves, plan_of
 from frog.compression.inputs import input_norms
 from frog.compression.live import (
     block_units,
@@ -121,6 +121,12 @@ def test_curves_hold_squares_and_a_choice_becomes_a_plan(tmp_path: Path) -> None
     assert [x.costs for x in curves] == [(x.error**2,) for x in cells]
     assert [x.sizes for x in curves] == [(2 * 2 * 16 * 32,)] * 3
     assert [x.unit.tie for x in curves] == [None, "a", None]
+    twice = tuple(replace(x, costs=(3 * x.costs[0],)) for x in curves)
+    mean = mean_curves(curves, twice)
+    assert [x.costs[0] for x in mean] == pytest.approx([2 * x.costs[0] for x in curves])
+    assert [x.unit for x in mean] == [x.unit for x in curves]
+    with pytest.raises(UsageError, match=r"same levels of blocks\.0"):
+        mean_curves(curves, [replace(x, levels=(3.0,)) for x in curves])
     endless = [replace(x, error=math.inf) for x in cells[:1]]
     with pytest.raises(UsageError, match=r"blocks\.0 has no finite cell"):
         damage_curves(units, levels, endless)

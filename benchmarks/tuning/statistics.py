@@ -73,7 +73,9 @@ def draw(runs: Runs, quality: Quality, *, draws: int = 1000, seed: int = 0) -> D
         drawn = np.flatnonzero(times)
         for place, step in enumerate(steps):
             new[row, place] = sum(times[s] * quality(runs.new[step][s], some, False) for s in drawn)
-            old[row, place] = sum(times[s] * quality(runs.old[step][s], others, True) for s in drawn)
+            old[row, place] = sum(
+                times[s] * quality(runs.old[step][s], others, True) for s in drawn
+            )
     return Drawn(steps=steps, new=new, old=old)
 
 

@@ -50,8 +50,8 @@ class SparseDelta:
         """Write as one safetensors file, whole or not at all (docs/deltas.md has the layout).
 
         A changed float32 weight takes 5 to 8 bytes: 4 for its bits, 1, 2 or 4 for the gap to the
-        one before (8 beyond 2^32). A changed tensor takes 32 for its digests, and its facts. Raises :class:`~frog.errors.UsageError`
-        for a delta made by hand that is none.
+        one before (8 beyond 2^32). A changed tensor takes 32 for its digests, and its facts.
+        Raises :class:`~frog.errors.UsageError` for a delta made by hand that is none.
         """
         from frog.serial.delta import write_delta
 

@@ -51,7 +51,7 @@ def measured(task_name: str, method_name: str, steps: int) -> dict[str, Any]:
         peak.append(held("VmHWM"))
         return Score(quality=0.0, loss=0.0, each=torch.zeros(1).numpy())
 
-    task.new = task.old = unjudged  # type: ignore[method-assign]
+    vars(task).update(new=unjudged, old=unjudged)
     base = held("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     try:
@@ -64,6 +64,12 @@ def measured(task_name: str, method_name: str, steps: int) -> dict[str, Any]:
         "peak_mib": peak[0] / 1024, "added_mib": (peak[0] - base) / 1024,
         "trainable": found.trainable, "delta_bytes": found.delta_bytes,
     }  # fmt: skip
+
+
+def spread(runs: Sequence[dict[str, Any]], key: str, factor: float = 1.0) -> str:
+    """Median and extremes of a figure."""
+    values = [factor * r[key] for r in runs]
+    return f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
 
 
 def table(runs: Sequence[dict[str, Any]], default: str, command: str) -> str:
@@ -88,10 +94,6 @@ def table(runs: Sequence[dict[str, Any]], default: str, command: str) -> str:
         for method, x in middle.items():
             mine = [r for r in done if r["method"] == method]
 
-            def spread(key: str, factor: float = 1.0, mine: Any = mine) -> str:
-                values = [factor * r[key] for r in mine]
-                return f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
-
             ratios = (
                 [f"{x[k] / lora[k]:.2f}" for k in ("step_seconds", "peak_mib")]
                 if lora
@@ -100,8 +102,9 @@ def table(runs: Sequence[dict[str, Any]], default: str, command: str) -> str:
             size = x["delta_bytes"] / x["trainable"] if x["trainable"] else 0.0
             name = f"**{method}**" if method == default else method
             lines.append(
-                f"| {task} | {name} | {x['trainable']:,.0f} | {spread('step_seconds', 1e3)} | "
-                f"{spread('peak_mib')} | {spread('added_mib')} | {size:.2f} | "
+                f"| {task} | {name} | {x['trainable']:,.0f} | "
+                f"{spread(mine, 'step_seconds', 1e3)} | "
+                f"{spread(mine, 'peak_mib')} | {spread(mine, 'added_mib')} | {size:.2f} | "
                 + " | ".join(ratios) + " |"
             )  # fmt: skip
         lines += [f"| {task} | {r['method']} | n/a: {r['reason']} |" + " |" * 6

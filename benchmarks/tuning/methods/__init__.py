@@ -5,10 +5,21 @@ from benchmarks.tuning.methods import (
     even_steps,
     frog,
     full,
+    head_last,
     layers,
     masks,
     refined,
     with_ideas,
 )
 
-__all__ = ["adapters", "even_steps", "frog", "full", "layers", "masks", "refined", "with_ideas"]
+__all__ = [
+    "adapters",
+    "even_steps",
+    "frog",
+    "full",
+    "head_last",
+    "layers",
+    "masks",
+    "refined",
+    "with_ideas",
+]

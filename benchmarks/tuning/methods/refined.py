@@ -13,8 +13,8 @@ whole channels: on the hand signs a mask reaches a new quality at least 1 point 
 less at equal new quality; no difference on MiniLM.
 
 *Columns by gradient.* An input channel that trains whole keeps the others' function: with the head
-first, columns by gradient forget less than single weights at equal new quality on ResNet20 (2 points
-or more); on MiniLM and stories260k, whose inputs have few outlier channels, no difference.
+first, columns by gradient forget less than single weights at equal new quality on ResNet20 (2
+points or more); on MiniLM and stories260k, whose inputs have few outlier channels, no difference.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=records.PACKED)
     given = parser.parse_args(arguments)
     if given.one:
-        print(json.dumps(measured(*given.one, given.steps)))
+        print(json.dumps(measured(given.one[0], given.one[1], given.steps)))
         return 0
     default = json.loads(FINAL.read_text())["default"] if FINAL.exists() else ""
     methods = given.methods or list(dict.fromkeys([default, "lora", "full"]))

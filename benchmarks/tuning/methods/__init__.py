@@ -2,6 +2,7 @@
 
 from benchmarks.tuning.methods import (
     adapters,
+    default,
     even_steps,
     frog,
     full,
@@ -14,6 +15,7 @@ from benchmarks.tuning.methods import (
 
 __all__ = [
     "adapters",
+    "default",
     "even_steps",
     "frog",
     "full",

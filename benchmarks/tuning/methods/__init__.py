@@ -2,6 +2,7 @@
 
 from benchmarks.tuning.methods import (
     adapters,
+    columns,
     default,
     even_steps,
     frog,
@@ -15,6 +16,7 @@ from benchmarks.tuning.methods import (
 
 __all__ = [
     "adapters",
+    "columns",
     "default",
     "even_steps",
     "frog",

@@ -20,6 +20,8 @@ from benchmarks.tuning.methods.default import KEPT, automatic
 from benchmarks.tuning.methods.frog import Sparse
 
 for _name, _words, _choice in (
+    ("gradient-columns", "Columns of the largest gradient",
+     Sparse(score="gradient", granularity="column")),
     ("columns-over-relevance", "Columns of much gradient and little relevance",
      Sparse(score="gradient * relevance^-1", granularity="column")),
     ("over-relevance", "Single weights of much gradient and little relevance",

@@ -1,9 +1,8 @@
 """FROG's default recipe, as it is judged: no learning rate is given.
 
-Columns by gradient under a fitted head; the automatic rate of the library, measured on other
-batches than those that chose, over the share of the change that is kept; the new head fitted first
-and last. ``random+default`` is its control: the same recipe over a random choice. The step of a
-cell multiplies the automatic rate.
+Single weights at random, as ``frog select`` chooses where no score is named; the automatic rate of
+the library, measured on a few batches, over the share of the change that is kept; the new head
+fitted first and last. The step of a cell multiplies the automatic rate.
 """
 
 from __future__ import annotations
@@ -42,14 +41,9 @@ def automatic(choice: Sparse, task: Task, share: float, rate: float, seed: int) 
     return attached
 
 
-for _name, _family, _words, _choice in (
-    ("default", "frog", "Columns of the largest gradient",
-     Sparse(score="gradient", granularity="column")),
-    ("random+default", "control", "Single weights drawn at random", Sparse()),
-):  # fmt: skip
-    add(Method(
-        name=_name, family=_family, source="FROG" if _family == "frog" else "control",
-        words=f"{_words}; automatic rate; head first and last, {KEPT:g} of the change",
-        build=partial(automatic, _choice), rate=lambda task, share: 1.0,
-        ideas=(HeadFirst(), Scaled(factor=KEPT), HeadLast()),
-    ))  # fmt: skip
+add(Method(
+    name="default", family="frog", source="FROG",
+    words=f"Single weights at random; automatic rate; head first and last, {KEPT:g} of the change",
+    build=partial(automatic, Sparse()), rate=lambda task, share: 1.0,
+    ideas=(HeadFirst(), Scaled(factor=KEPT), HeadLast()),
+))  # fmt: skip

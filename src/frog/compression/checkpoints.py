@@ -18,15 +18,18 @@ from torch import Tensor
 
 from frog.compression.curves import Bits
 from frog.compression.formats import CheckpointFormat, Stored
+from frog.compression.packed import CompressedTensors
 from frog.compression.rounding import Rounded, round_to_nearest
 from frog.compression.targets import INDEX, SINGLE, Target, targets, weight_files
+from frog.compression.torchao_format import TorchAO
 from frog.errors import FrogError, UsageError
+from frog.registry import Registry
 
-OTHER_WEIGHTS = (
-    "pytorch_model*.bin", "pytorch_model*.bin.index.json", "tf_model*.h5", "flax_model*.msgpack",
-    "rust_model.ot", "onnx", "openvino", ".git", ".cache",
+NOT_COPIED = (
+    "model*.safetensors", INDEX, "pytorch_model*.bin", "pytorch_model*.bin.index.json",
+    "tf_model*.h5", "flax_model*.msgpack", "rust_model.ot", "onnx", "openvino", ".git", ".cache",
 )  # fmt: skip
-"""The unquantised weights again, for other programs: not copied."""
+"""In the model's folder itself: weights that are written anew, and the same for other programs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +55,38 @@ class Written:
         return 8 * self.matrix_bytes_after / self.matrix_params
 
 
+FORMATS: Registry[CheckpointFormat] = Registry("format of checkpoints")
+for _format in (CompressedTensors(), TorchAO()):
+    FORMATS.add(_format.name, _format)
+
+
+def write_compressed_tensors(
+    folder: str | Path, levels: Mapping[str, Bits], out: str | Path
+) -> Written:
+    """Write ``folder`` with these matrices packed, so that the file shrinks to their bits.
+
+    1 to 8 bits; asymmetric matrices and those of one bit take one bit more, and 8 asymmetric bits
+    are refused. All else as :func:`write_checkpoint`.
+    """
+    return write_checkpoint(folder, levels, out, FORMATS["compressed-tensors"])
+
+
+def write_torchao(folder: str | Path, levels: Mapping[str, Bits], out: str | Path) -> Written:
+    """Write ``folder`` with these matrices for torchao, at one byte a weight whatever the bits.
+
+    1 to 8 bits, in both forms. All else as :func:`write_checkpoint`.
+    """
+    return write_checkpoint(folder, levels, out, FORMATS["torchao"])
+
+
 def write_checkpoint(
     folder: str | Path, levels: Mapping[str, Bits], out: str | Path, format: CheckpointFormat
 ) -> Written:
     """Write a copy of ``folder`` with the matrices of ``levels`` in ``format``.
+
+    ``levels`` maps names of matrices on disk to how they are rounded, each at its own width; all
+    other tensors keep their bits. Plain transformers loads ``out``, with the class that
+    config.json names as its architecture.
 
     ``out`` must not exist or be empty, and is whole or absent afterwards. Tokenizer and other files
     come along; weights for other programs (``pytorch_model.bin``, ``onnx``) do not. Raises
@@ -65,6 +96,8 @@ def write_checkpoint(
     safetensors, :class:`~frog.errors.MissingPackage`, and :class:`~frog.errors.FrogError` where the
     disk is full.
     """
+    from safetensors import SafetensorError
+
     folder, out = Path(folder), Path(out)
     format.need()
     _check_free(folder, out)
@@ -75,28 +108,24 @@ def write_checkpoint(
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as inside:
             copy = Path(inside) / out.name
-            skipped = shutil.ignore_patterns(*OTHER_WEIGHTS)
+            skipped = shutil.ignore_patterns(*NOT_COPIED, *files)
             shutil.copytree(
-                folder, copy,
-                ignore=lambda at, names: {
-                    *skipped(at, names), *((*files, INDEX) if Path(at) == folder else ()),
-                },
-            )  # fmt: skip
-            sizes = _write_weights(folder, copy, files, found, format)
+                folder, copy, ignore=lambda at, xs: skipped(at, xs) if Path(at) == folder else ()
+            )
+            size, difference = _write_weights(folder, copy, files, found, format)
             _write_config(copy, format.config({x.module: x.rounding for x in found}, kept))
             if out.exists():
                 out.rmdir()
             copy.rename(out)
-    except OSError as error:
-        raise FrogError(
-            f"{out}: could not be written ({error.strerror or error}); nothing was left behind"
-        ) from None
+    except (OSError, SafetensorError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise FrogError(f"{out}: could not be written ({words}); nothing was left behind") from None
     return Written(
         path=out, format=format.name,
         bytes_before=sum((folder / x).stat().st_size for x in files),
         bytes_after=sum((out / x).stat().st_size for x in files),
-        matrix_bytes_before=sum(x.size for x in found), matrix_bytes_after=sizes[0],
-        matrix_params=sum(x.shape[0] * x.shape[1] for x in found), difference=sizes[1],
+        matrix_bytes_before=sum(x.size for x in found), matrix_bytes_after=size,
+        matrix_params=sum(x.shape[0] * x.shape[1] for x in found), difference=difference,
     )  # fmt: skip
 
 

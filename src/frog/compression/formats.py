@@ -1,8 +1,7 @@
 """What a format of quantised checkpoints is: how it stores a rounded matrix, how it says so.
 
 Another format is a subclass of :class:`CheckpointFormat` in a module of its own, added to
-``FORMATS``; reading, checking and writing of folders is done in one place for all
-(:mod:`frog.compression.checkpoints`).
+``FORMATS`` of :mod:`frog.compression.checkpoints`, which reads, checks and writes folders for all.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from frog.compression.rounding import Rounded, Rounding
 from frog.errors import MissingPackage
-from frog.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +53,3 @@ class CheckpointFormat(ABC):
     def metadata(self, entries: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
         """Metadata of a file: ``entries`` are those of its matrices, ``names`` all of the model."""
         return dict(entries)
-
-
-FORMATS: Registry[CheckpointFormat] = Registry("format of checkpoints")

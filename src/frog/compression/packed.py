@@ -13,14 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from frog.compression.checkpoints import Written, write_checkpoint
-from frog.compression.curves import Bits
-from frog.compression.formats import FORMATS, CheckpointFormat, Stored
+from frog.compression.formats import CheckpointFormat, Stored
 from frog.compression.rounding import Rounded, Rounding
 from frog.errors import UsageError
 from frog.serial.config_groups import config_groups
@@ -80,19 +77,3 @@ def container(how: Rounding) -> Rounding:
     """
     wider = not how.symmetric or how.bits == 1
     return replace(how, bits=how.bits + wider, symmetric=True)
-
-
-FORMATS.add("compressed-tensors", CompressedTensors())
-
-
-def write_compressed_tensors(
-    folder: str | Path, levels: Mapping[str, Bits], out: str | Path
-) -> Written:
-    """Write ``folder`` with these matrices packed; ``AutoModel.from_pretrained(out)`` loads it.
-
-    ``levels`` maps names of matrices on disk to how they are rounded; all other tensors keep their
-    bits. 1 to 8 bits, each matrix at its own; asymmetric matrices and those of one bit take one bit
-    more, and 8 asymmetric bits are refused. Raises as
-    :func:`~frog.compression.checkpoints.write_checkpoint`.
-    """
-    return write_checkpoint(folder, levels, out, FORMATS["compressed-tensors"])

@@ -9,16 +9,14 @@ Of a weight (m, n): ``_weight_qdata`` (m, n) int8 at every width, so that files 
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from frog.compression.checkpoints import Written, write_checkpoint
-from frog.compression.curves import Bits
-from frog.compression.formats import FORMATS, CheckpointFormat, Stored
+from frog.compression.formats import CheckpointFormat, Stored
 from frog.compression.rounding import Rounded, Rounding
 
 
@@ -38,7 +36,7 @@ class TorchAO(CheckpointFormat):
             if rounded.zeros is None
             else _signed(rounded.zeros, how)
         )
-        made = IntxUnpackedToInt8Tensor(
+        made: Any = IntxUnpackedToInt8Tensor(
             qdata=_signed(rounded.codes, how),
             scale=rounded.scales,
             zero_point=zeros,
@@ -55,16 +53,13 @@ class TorchAO(CheckpointFormat):
         from torchao.quantization import FqnToConfig
         from transformers import TorchAoConfig
 
-        by_name = {module: intx_config(how) for module, how in widths.items()}
+        by_name = OrderedDict((module, intx_config(how)) for module, how in widths.items())
         made = TorchAoConfig(FqnToConfig(by_name), modules_to_not_convert=list(kept))
         return made.to_dict()
 
     def metadata(self, entries: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
         # readers join the metadata of all files, and the list of the last one counts
         return {**entries, "tensor_names": json.dumps(list(names))}
-
-
-FORMATS.add("torchao", TorchAO())
 
 
 def intx_config(how: Rounding) -> Any:
@@ -77,16 +72,6 @@ def intx_config(how: Rounding) -> Any:
         granularity=PerAxis(0) if how.group is None else PerGroup(how.group),
         mapping_type=MappingType.SYMMETRIC if how.symmetric else MappingType.ASYMMETRIC,
     )
-
-
-def write_torchao(folder: str | Path, levels: Mapping[str, Bits], out: str | Path) -> Written:
-    """Write ``folder`` with these matrices for torchao; ``AutoModel.from_pretrained(out)`` loads it.
-
-    ``levels`` maps names of matrices on disk to how they are rounded; all other tensors keep their
-    bits. 1 to 8 bits, each matrix at its own, stored as one byte a weight. Raises as
-    :func:`~frog.compression.checkpoints.write_checkpoint`.
-    """
-    return write_checkpoint(folder, levels, out, FORMATS["torchao"])
 
 
 def _dtype(how: Rounding) -> torch.dtype:

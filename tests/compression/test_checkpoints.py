@@ -322,8 +322,12 @@ def test_a_head_that_shares_the_embedding_is_refused(tmp_path: Path) -> None:
     save_file(held, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UsageError, match=r"lm_head\.weight is shared with model\.embed_tokens"):
         write_torchao(folder, {"lm_head.weight": FOUR}, tmp_path / "out")
-    apart = saved(llama(tie_word_embeddings=False), tmp_path / "apart")
-    write_torchao(apart, {"lm_head.weight": FOUR}, tmp_path / "out")
+    own = llama(tie_word_embeddings=False)
+    apart = saved(own, tmp_path / "apart")
+    expected = run(fake(own, {"lm_head.weight": FOUR}))
+    for format, write in WRITERS.items():
+        write(apart, {"lm_head.weight": FOUR}, tmp_path / format)
+        assert torch.equal(run(loaded(tmp_path / format, own)), expected)
 
 
 def test_fused_conv1d_of_gpt2_is_refused(tmp_path: Path) -> None:
@@ -346,7 +350,7 @@ def test_matrices_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     model = llama()
     with torch.no_grad():
         model.get_parameter(UP)[0, 0] = torch.inf
-    with pytest.raises(UsageError, match="must be finite"):
+    with pytest.raises(UsageError, match=rf"{UP}: .*must be finite"):
         write_torchao(saved(model, tmp_path / "m"), {UP: FOUR}, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
@@ -371,6 +375,24 @@ def test_damaged_folders_are_model_errors(
 ) -> None:
     break_it(folder)
     with pytest.raises(error, match=words):
+        write_torchao(folder, {UP: FOUR}, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": {"a": "../a.safetensors"}}'])
+def test_an_index_names_files_beside_it(text: str, folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match="must map tensors to files beside it"):
+        write_torchao(folder, {UP: FOUR}, tmp_path / "out")
+
+
+def test_files_of_another_shape_are_model_errors(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    held = load_file(folder / "model.safetensors")
+    held[UP] = held[UP].reshape(-1)
+    save_file(held, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="must have two axes"):
         write_torchao(folder, {UP: FOUR}, tmp_path / "out")
 
 
@@ -417,5 +439,5 @@ def test_a_format_says_which_package_it_needs(folder: Path, tmp_path: Path) -> N
         def config(self, *args: Any) -> Any: ...
 
     with pytest.raises(MissingPackage, match=r"no-such-package.*frog\[compress\]"):
-        write_checkpoint(folder, {UP: FOUR}, tmp_path / "out", Absent())
+        write_checkpoint(folder, {UP: FOUR}, tmp_path / "out", format=Absent())
     assert set(FORMATS) == set(WRITERS) and all(x.meaning for x in FORMATS.values())

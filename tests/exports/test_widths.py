@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from torch import nn
 
+from frog.compression.curves import Bits
+from frog.compression.rounding import Rounding
 from frog.errors import UsageError
 from frog.exports.auto_round import layer_config
 from frog.exports.llm_compressor import compressor_recipe
 
 
-def level(bits: int, group: int | None = 64, symmetric: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(rounding=SimpleNamespace(bits=bits, group=group, symmetric=symmetric))
+def level(bits: int, group: int | None = 64, symmetric: bool = True) -> Bits:
+    return Bits(Rounding(bits=bits, group=group, symmetric=symmetric))
 
 
 LEVELS = {

@@ -60,7 +60,7 @@ def strategy_notes(rows: Sequence[Strategy]) -> tuple[str, ...]:
     for name, title in ((QUALITY[1], "quality"), (FORGETTING[1], "old rows")):
         for row in rows:
             reason = row.missing.get(name, "")
-            if row.kind == "run" and reason.startswith("measured"):
+            if name in row.unlike:
                 notes.append(f"{title} of {row.label}: {reason}: not compared")
     devices = {row.device: row.label for row in rows if row.device}
     if len(devices) > 1:
@@ -72,15 +72,6 @@ def strategy_notes(rows: Sequence[Strategy]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def unlike_rows(rows: Sequence[Strategy]) -> list[str]:
-    """Labels of runs whose quality was measured otherwise than that of the first."""
-    return [
-        row.label
-        for row in rows
-        if any(row.missing.get(x, "").startswith("measured") for x in (*QUALITY, *FORGETTING))
-    ]
-
-
 def verdict_of_strategies(
     base: str, rows: Sequence[Strategy], comparisons: Sequence[Comparison]
 ) -> str:
@@ -90,22 +81,27 @@ def verdict_of_strategies(
     if known:
         worst, best = _ends(known, "quality_after", better=known[0].higher)
         what = f"{known[0].metric} on {known[0].split} rows"
-        if worst is best:
-            parts.append(f"{what} {best.quality_after:.4g} ({best.label})")
+        if worst.quality_after == best.quality_after:
+            parts.append(f"{what} {best.quality_after:.4g} ({_who(known)})")
         else:
             parts.append(f"{what} from {worst.quality_after:.4g} ({worst.label}) to "
                          f"{best.quality_after:.4g} ({best.label})")  # fmt: skip
     known = [row for row in rows if not math.isnan(row.old_change)]
     if known:
         worst, best = _ends(known, "old_change", better=known[0].higher)
-        change = f"{worst.metric} on old rows by {worst.old_change:+.3g} ({worst.label})"
-        parts.append(change if worst is best else f"{change} to {best.old_change:+.3g} "
-                                                  f"({best.label})")  # fmt: skip
+        if worst.old_change == best.old_change:
+            parts.append(f"on old rows it changed by {best.old_change:+.3g} ({_who(known)})")
+        else:
+            parts.append(f"on old rows it changed by {worst.old_change:+.3g} ({worst.label}) to "
+                         f"{best.old_change:+.3g} ({best.label})")  # fmt: skip
     known = [row for row in rows if not math.isnan(row.drift)]
     if known:
         far, near = _ends(known, "drift", better=False)
-        parts.append(f"the weights moved by {near.drift:.2%} ({near.label})" + (
-            "" if far is near else f" to {far.drift:.2%} ({far.label})"))  # fmt: skip
+        moved = f"the weights moved by {near.drift:.2%}"
+        if far.drift == near.drift:
+            parts.append(f"{moved} ({_who(known)})")
+        else:
+            parts.append(f"{moved} ({near.label}) to {far.drift:.2%} ({far.label})")
     pairs = zip(rows, comparisons, strict=True)
     ill = [x.label for x, y in pairs if any(f.severity != "info" for f in y.findings)]
     parts.append(f"look at what was found in {', '.join(ill)}" if ill else "nothing to warn of")
@@ -117,7 +113,7 @@ def verdict_of_strategies(
 
 def _row(tried: Tried, first: Tried | None, split: str, holder: Tried | None) -> Strategy:
     spectral, missing = _spectral(tried.comparison)
-    row = Strategy(label=tried.label, path=tried.path, kind=tried.kind, **spectral)
+    row = replace(Strategy(label=tried.label, path=tried.path, kind=tried.kind), **spectral)
     if tried.run is None:
         known = dict(tried.known or {})
         names = (*QUALITY, *FORGETTING, *COSTS)
@@ -133,9 +129,11 @@ def _row(tried: Tried, first: Tried | None, split: str, holder: Tried | None) ->
     for names, place, of, model in (
         (QUALITY, split, "rows", first), (FORGETTING, OLD, "old_rows", holder),
     ):  # fmt: skip
-        why = _unlike(tried, model, place)
-        if why:
-            missing |= dict.fromkeys(names, why)
+        why = _absent(run, place)
+        other = "" if why else _unlike(tried, model, place)
+        if why or other:
+            missing |= dict.fromkeys(names, why or other)
+            row = replace(row, unlike=(*row.unlike, *(names if other else ())))
             continue
         numbers = [getattr(run, x).get(place, {}).get(run.metric, math.nan)
                    for x in ("before", "after")]  # fmt: skip
@@ -150,20 +148,19 @@ def _split(run: TuneResult) -> str:
     return next((x for x in SPLITS if run.metric in run.after.get(x, {})), "")
 
 
-def _unlike(tried: Tried, model: Tried | None, place: str) -> str:
-    """Why a number is not that of the model run's column; nothing where it is.
-
-    Reasons that begin with ``measured`` tell of numbers that are there and differ in meaning.
-    """
-    run = tried.run
-    assert run is not None
+def _absent(run: TuneResult, place: str) -> str:
+    """Why a run has no number there; nothing where it has one."""
     if not place:
         return "no test or validation rows in the recipe"
-    if place not in run.after:
-        return f"no {place} rows in the recipe"
+    return "" if place in run.after else f"no {place} rows in the recipe"
+
+
+def _unlike(tried: Tried, model: Tried | None, place: str) -> str:
+    """Why a run's number does not mean what the model run's does; nothing where it does."""
     if model is None or model is tried:
         return ""
-    other = model.run
+    run, other = tried.run, model.run
+    assert run is not None
     assert other is not None
     for word, mine, theirs in (("task", run.task, other.task),
                                ("metric", run.metric, other.metric)):  # fmt: skip
@@ -200,6 +197,10 @@ def _spectral(comparison: Comparison) -> tuple[dict[str, float | int], dict[str,
         if math.isnan(numbers[name])
     }  # fmt: skip
     return numbers, missing
+
+
+def _who(rows: Sequence[Strategy]) -> str:
+    return rows[0].label if len(rows) == 1 else "all" if len(rows) > 2 else "both"
 
 
 def _ends(rows: Sequence[Strategy], name: str, *, better: bool) -> tuple[Strategy, Strategy]:

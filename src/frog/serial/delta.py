@@ -90,3 +90,17 @@ def _part(item: Any, arrays: dict[str, np.ndarray], number: int, place: str) -> 
             f"each: the file is damaged; write it again with {MAKER}"
         )
     return made
+
+
+def is_delta(path: Any) -> bool:
+    """Whether a file says in its header that it is a delta of ours; its arrays are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not isinstance(path, str | Path) or Path(path).suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(Path(path).expanduser(), framework="np") as file:
+            about = json.loads((file.metadata() or {}).get("frog", "null"))
+    except (SafetensorError, OSError, ValueError, RuntimeError, RecursionError):
+        return False
+    return get(about, "format") == DELTA_FORMAT

@@ -148,6 +148,11 @@ class Series:
     verdict: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def unlike_rows(self) -> tuple[str, ...]:
+        """Labels of strategies whose quality was measured otherwise than that of the first run."""
+        return tuple(row.label for row in self.strategies if row.unlike)
+
     def table(self) -> Any:
         """A Rich table, a row a member."""
         from frog.report.changes import series_table

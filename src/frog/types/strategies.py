@@ -12,9 +12,10 @@ from frog.types.spectra import NAN
 class Strategy:
     """A fine-tuned model beside the one it came from: a row of the table of strategies.
 
-    Numbers that are not known are NaN, and ``missing`` says why, by name. ``kind`` is ``run`` for
-    the output of ``frog tune``, ``delta`` for a file of what changed, else ``model``: of the last
-    only the weights speak.
+    Numbers that are not known are NaN, and ``missing`` says why, by name; ``unlike`` names those
+    that are known but were measured by another metric or on other rows than the first run's.
+    ``kind`` is ``run`` for the output of ``frog tune``, ``delta`` for a file of what changed, else
+    ``model``: of the last only the weights speak.
 
     - ``quality_before``, ``quality_after``: ``metric`` on the ``rows`` rows of ``split``; more is
       better where ``higher``. ``old_before``, ``old_after``: the same metric on ``old_rows`` rows
@@ -58,6 +59,7 @@ class Strategy:
     overlap: float = NAN
     intruders: float = NAN
     missing: Mapping[str, str] = field(default_factory=dict)
+    unlike: tuple[str, ...] = ()
 
     @property
     def gain(self) -> float:

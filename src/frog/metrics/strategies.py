@@ -122,9 +122,10 @@ def _row(tried: Tried, first: Tried | None, split: str, holder: Tried | None) ->
     run = tried.run
     row = replace(
         row, mode=run.mode, task=run.task, metric=run.metric, higher=run.higher, split=split,
-        device=run.device, trainable=run.trainable, changed=run.changed, params=run.params,
-        memory=run.memory, seconds=run.seconds, cpu_seconds=run.cpu_seconds, steps=run.steps,
-        learning_rate=run.rate.value, delta_bytes=run.delta_bytes or math.nan,
+        device=run.device, trainable=float(run.trainable), changed=float(run.changed),
+        params=float(run.params), memory=run.memory, seconds=run.seconds,
+        cpu_seconds=run.cpu_seconds, steps=float(run.steps), learning_rate=run.rate.value,
+        delta_bytes=float(run.delta_bytes) or math.nan,
     )  # fmt: skip
     for names, place, of, model in (
         (QUALITY, split, "rows", first), (FORGETTING, OLD, "old_rows", holder),

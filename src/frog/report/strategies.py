@@ -68,6 +68,7 @@ def legend(rows: Sequence[Strategy]) -> list[str]:
     of = "the process" if devices in ([], ["cpu"]) else "the GPU" if len(devices) == 1 else "each"
     found.append(f"memory: peak of {of} while training; time: of training")
     found.append("|Δα|: mean change of alpha; drift: ‖W' − W‖ / ‖W‖ of all layers")
+    found.append("overlap: of the leading directions before and after, 1 where they stayed")
     return [printable(line) for line in found]
 
 

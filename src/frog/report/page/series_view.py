@@ -95,7 +95,7 @@ def series_context(series: Series) -> dict[str, Any]:
 def strategy_table(rows: Sequence[Strategy]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the table of strategies, the label first."""
     metric = next((x.metric for x in rows if math.isfinite(x.quality_after)), "quality")
-    heads = ["strategy", f"{metric} before", f"{metric} after", "gain", "old rows", *CELLS]
+    heads = ["strategy", "before", metric, "gain", "old rows", *CELLS]
     cells = [
         [
             row.label,
@@ -151,7 +151,7 @@ def _way(row: Strategy, head: str) -> str:
 def _why_missing(row: Strategy, head: str, text: str) -> str:
     if text != "–":
         return ""
-    return row.missing.get(FIELDS.get(head, "quality_after" if " " in head else head), "")
+    return row.missing.get(FIELDS.get(head, head if head in CELLS else "quality_after"), "")
 
 
 def _verdict(series: Series, i: int) -> str:

@@ -230,6 +230,22 @@ def test_figures_that_an_older_run_lacks_are_null(in_process: Run, runs: Path) -
     assert "is not recorded" in many["missing"]["quality_after"]
 
 
+def test_the_commands_of_the_page_run(in_process: Run, made: Path, tmp_path: Path,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    page = Path(__file__).parents[2] / "docs" / "comparing-strategies.md"
+    block = page.read_text().split("```\n")[1]
+    plain = yaml.safe_load((made / "recipe.yaml").read_text()) | {"model": str(made / "base")}
+    plain["data"] = {split: str(made / name) for split, name in DATA.items()}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain))
+    monkeypatch.chdir(tmp_path)
+    commands = [line.partition("#")[0].split()[1:] for line in block.splitlines()]
+    assert [words[0] for words in commands] == ["tune", "tune", "compare"]
+    for words in commands:
+        done = in_process(*words, *(CHEAP if words[0] == "compare" else ()))
+        assert done.code == 0, done.err
+    assert "strategy" in done.out and (tmp_path / "strategies.html").exists()
+
+
 def test_one_run_is_before_and_after(in_process: Run, runs: Path, made: Path) -> None:
     done = in_process("compare", made / "base", "few", *CHEAP, "--format", "json")
     assert done.code == 0 and json.loads(done.out)["format"] == "frog-compare"

@@ -14,6 +14,8 @@ from frog.report.words import number, percent, printable, quantity
 from frog.types import Series, Strategy
 
 MINUTE, HOUR = 60.0, 3600.0
+WITH_OVERLAP, WITH_ALL = 88, 124
+"""Characters from which on a terminal has more columns."""
 
 
 def strategies_view(series: Series, *, width: int = 80) -> RenderableType:
@@ -24,7 +26,10 @@ def strategies_view(series: Series, *, width: int = 80) -> RenderableType:
     """
     rows = series.strategies
     table = column_table(columns_of(rows), rows, width, name=0)
-    lines = [Text(line, style="dim") for line in (*legend(rows), *reasons(rows))]
+    lines = [
+        Text(line, style="dim")
+        for line in (*legend(rows, overlap=width >= WITH_OVERLAP), *reasons(rows))
+    ]
     return Group(table, *lines)
 
 
@@ -42,15 +47,15 @@ def columns_of(rows: Sequence[Strategy]) -> list[Column]:
         Column("time", "right", lambda x: Text(time_of(x.seconds))),
         Column("|Δα|", "right", lambda x: Text(number(x.alpha_shift))),
         Column("drift", "right", lambda x: Text(small(x.drift))),
-        Column("overlap", "right", lambda x: Text(number(x.overlap, 3)), least=88),
-        Column("rate", "right", lambda x: Text(rate_of(x)), least=124),
-        Column("CPU", "right", lambda x: Text(time_of(x.cpu_seconds)), least=124),
-        Column("delta", "right", lambda x: Text(bytes_of(x.delta_bytes)), least=124),
-        Column("intruders", "right", lambda x: Text(number(x.intruders, 0)), least=124),
+        Column("overlap", "right", lambda x: Text(number(x.overlap, 3)), least=WITH_OVERLAP),
+        Column("rate", "right", lambda x: Text(rate_of(x)), least=WITH_ALL),
+        Column("CPU", "right", lambda x: Text(time_of(x.cpu_seconds)), least=WITH_ALL),
+        Column("delta", "right", lambda x: Text(bytes_of(x.delta_bytes)), least=WITH_ALL),
+        Column("intruders", "right", lambda x: Text(number(x.intruders, 0)), least=WITH_ALL),
     ]
 
 
-def legend(rows: Sequence[Strategy]) -> list[str]:
+def legend(rows: Sequence[Strategy], *, overlap: bool = True) -> list[str]:
     """What the columns hold: rows that were measured, units, what memory is that of."""
     found = []
     first = _measured(rows)
@@ -68,7 +73,8 @@ def legend(rows: Sequence[Strategy]) -> list[str]:
     of = "the process" if devices in ([], ["cpu"]) else "the GPU" if len(devices) == 1 else "each"
     found.append(f"memory: peak of {of} while training; time: of training")
     found.append("|Δα|: mean change of alpha; drift: ‖W' − W‖ / ‖W‖ of all layers")
-    found.append("overlap: of the leading directions before and after, 1 where they stayed")
+    if overlap:
+        found.append("overlap: of the leading directions before and after, 1 where they stayed")
     return [printable(line) for line in found]
 
 

@@ -147,7 +147,11 @@ def _check_base(base: Any, made: Sequence[_Made]) -> None:
             tensors = list_tensors(base)
         checked, name = unlike_base(delta, tensors, known)
         if name or (not checked and named and not _same_path(named, base)):
-            told = f"{name} is not the tensor it began with" if name else "no tensor tells"
+            told = (
+                f"{name} is not the tensor it began with"
+                if name
+                else "the paths differ, and no tensor tells"
+            )
             raise UsageError(
                 f"strategies must come from one base: {one.given} was tuned from {named}, not from "
                 f"{tensors.path} ({told}): compare those of one base"

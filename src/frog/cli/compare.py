@@ -171,7 +171,7 @@ def _left_out(found: Comparison | Series) -> str:
         words.append(f"{count(alone, 'tensor')} without a partner")
     if broken:
         words.append(f"{count(broken, 'layer')} with NaN or Inf")
-    return ", ".join(words)
+    return " and ".join(words)
 
 
 def _given(context: typer.Context, name: str) -> bool:

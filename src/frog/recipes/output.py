@@ -47,7 +47,7 @@ class RunState:
         plain = {
             "format": FORMAT, "version": VERSION, "status": self.status, "recipe": self.recipe,
             "selection": self.selection, "before": self.before, "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds, "memory": null(self.memory),
+            "cpu_seconds": null(self.cpu_seconds), "memory": null(self.memory),
             "files": list(self.files),
         }  # fmt: skip
         write_whole(text_of(plain).encode(), output / CHECKPOINTS / "run.json")

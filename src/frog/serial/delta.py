@@ -99,6 +99,8 @@ def is_delta(path: Any) -> bool:
     if not isinstance(path, str | Path) or Path(path).suffix != ".safetensors":
         return False
     try:
+        if not Path(path).expanduser().is_file():  # a pipe would wait for a writer, for ever
+            return False
         with safe_open(Path(path).expanduser(), framework="np") as file:
             about = json.loads((file.metadata() or {}).get("frog", "null"))
     except (SafetensorError, OSError, ValueError, RuntimeError, RecursionError):

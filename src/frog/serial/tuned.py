@@ -57,7 +57,9 @@ def is_run(path: Any) -> bool:
         folder = Path(path).expanduser()
         if _format(folder / STATE) == "frog-run":
             return True
-        return f'"{METRICS_FORMAT}"' in (folder / NAME).read_text(errors="replace")[:200]
+        file = folder / NAME
+        # a pipe would wait for a writer, for ever
+        return file.is_file() and METRICS_FORMAT in file.read_text(errors="replace")[:200]
     except (OSError, ValueError, RuntimeError):  # no such folder, a name that is none
         return False
 
@@ -96,6 +98,6 @@ def read_metrics(path: Any) -> TuneResult:
 
 def _format(path: Path) -> Any:
     try:
-        return get(json.loads(path.read_text()), "format")
-    except (FileNotFoundError, ValueError):
+        return get(json.loads(path.read_text()), "format") if path.is_file() else None
+    except ValueError:
         return None

@@ -22,6 +22,7 @@ from frog.api.merging import merge_reports
 from frog.api.recipes import Watch, gradients_from, read_recipe
 from frog.api.recommending import recommend
 from frog.api.selecting import Choice, select
+from frog.api.strategies import are_strategies, compare_runs
 from frog.api.tuning import checkpoint_step, preview, tune
 
 __all__ = [
@@ -32,9 +33,11 @@ __all__ = [
     "allocate",
     "analyze",
     "apply_delta",
+    "are_strategies",
     "check",
     "checkpoint_step",
     "compare",
+    "compare_runs",
     "device_of",
     "diff",
     "export_delta",

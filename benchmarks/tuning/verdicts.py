@@ -290,11 +290,16 @@ def plain(v: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def common_seeds(there: Records, cells: Sequence[Cell]) -> dict[str, list[int]]:
-    """Seeds of each task whose cells are all there, in whatever way they ended."""
+def common_seeds(
+    there: Records, cells: Sequence[Cell], controls: Sequence[str] = ()
+) -> dict[str, list[int]]:
+    """Seeds of each task whose cells but the controls' are all there, in whatever way they ended.
+
+    A control that has not all of these seeds is left out by :func:`runs_of`.
+    """
     found: dict[str, list[int]] = {}
     for task in dict.fromkeys(c.task for c in cells):
-        mine = [c for c in cells if c.task == task]
+        mine = [c for c in cells if c.task == task and c.method not in controls]
         seeds = sorted({c.seed for c in mine})
         found[task] = [s for s in seeds if all(c in there for c in mine if c.seed == s)]
     return found
@@ -313,7 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known: Catalogue = catalogue(given.catalogue)
     packed = given.folder or records.PACKED
     there = records.load(given.folder or records.WORK, packed)
-    seeds = common_seeds(there, STAGES["final"](known, Wanted(), there))
+    cells = STAGES["final"](known, Wanted(), there)
+    seeds = common_seeds(there, cells, plan["controls"])
     verdicts = [
         judge(there, known.tasks[task](), plan, seeds=some, draws=given.draws)
         for task, some in seeds.items()

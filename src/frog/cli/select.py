@@ -71,7 +71,7 @@ def select(  # noqa: PLR0913 - a flag is an argument here
             f"{'both' if plan is not None else 'neither'}: --budget 1% splits evenly"
         )
     if keep not in KEEP:
-        raise UnknownName("keep", keep, KEEP)
+        raise UnknownName("value of --keep", keep, KEEP)
     if export is not None and export not in EXPORTS:
         raise UnknownName("export of a selection", export, EXPORTS)
     if plan is not None:

@@ -57,7 +57,9 @@ def batch(seed: int = 1) -> Tensor:
 
 def chosen(model: Any, score: str, granularity: str, **more: Any) -> Selection:
     plan = frog.allocate(
-        frog.analyze(model), more.pop("share", SHARE), rule=more.pop("rule", "auto")
+        frog.analyze(model, frog.Settings(bootstrap=0, curves=False)),
+        more.pop("share", SHARE),
+        rule=more.pop("rule", "auto"),
     )
     gradients = {}
     for layer in plan.layers:
@@ -94,7 +96,7 @@ def test_no_pruned_weight_is_chosen_or_moved(score: str, granularity: str) -> No
     noise = frog.Noise.rounding(3) if granularity in ("row", "block") else frog.Noise.guided(
         0.1, schedule="constant"
     )  # fmt: skip
-    tuner = Tuner(model, selection, noise=noise, guards=["health"])
+    tuner = Tuner(model, selection, noise=noise, guards="auto")
     assert tuner.noise is not None and len(tuner.noise.layers) == len(selection.chosen)
     optimizer = tuner.optimizer(lr=1e-2, weight_decay=0.1)
     model.train()

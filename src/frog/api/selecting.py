@@ -241,7 +241,8 @@ def _one(
         left = int(mask.sum())
         refuse_beyond_kept(matrix.name, planned, left, mask.size)
         facts["pruned"] = float(mask.size - left)
-        sizes = kept_in_units(mask, units)
+        if units.granularity != "element":
+            sizes = kept_in_units(mask, units)
     index = choose(scores, wanted, units, sizes)
     single = None if mask is None else kept_entries(index, mask, units)
     if single is not None:

@@ -124,8 +124,8 @@ def nearness(weight_mn: Tensor, how: Rounding) -> Tensor:
     (m, n) float32: 1 where the weight is undecided between two codes, 0 on a level, beyond the
     outermost levels, and in a group of zeros. A weight changes its code when it passes a midpoint.
 
-    >>> nearness(torch.tensor([[1.5, -0.4, 0.6]]), Rounding(bits=2)).round(decimals=2).tolist()
-    [[0.0, 0.8, 0.8]]
+    >>> nearness(torch.tensor([[1.5, -0.375, 0.625]]), Rounding(bits=2)).tolist()
+    [[0.0, 0.75, 0.75]]
     """
     made = torch.empty(weight_mn.shape, dtype=torch.float32, device=weight_mn.device)
     for start, slab in _slabs(weight_mn):

@@ -65,7 +65,7 @@ def kept_mask(keep: Keep, matrix: WeightMatrix, weight: np.ndarray) -> np.ndarra
 
 
 def kept_in_units(mask: np.ndarray, units: Units) -> np.ndarray:
-    """Weights that stay in every unit, int64 (u,).
+    """Weights that stay in every row, column or block, int64 (u,).
 
     >>> kept_in_units(np.array([[True, False], [True, True]]), Units(granularity="column")).tolist()
     [2, 1]
@@ -74,8 +74,6 @@ def kept_in_units(mask: np.ndarray, units: Units) -> np.ndarray:
         return mask.sum(1, dtype=np.int64)
     if units.granularity == "column":
         return mask.sum(0, dtype=np.int64)
-    if units.granularity == "element":
-        return mask.reshape(-1).astype(np.int64)
     tall, wide = units.size
     inner = np.add.reduceat(mask, np.arange(0, mask.shape[1], wide), axis=1, dtype=np.int64)
     return np.add.reduceat(inner, np.arange(0, mask.shape[0], tall), axis=0).reshape(-1)

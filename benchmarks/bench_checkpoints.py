@@ -25,7 +25,7 @@ from benchmarks.measuring import command, machine, version_of
 from benchmarks.tasks import minilm_folder
 from frog.compression.checkpoints import write_compressed_tensors, write_torchao
 from frog.compression.curves import Bits
-from frog.compression.rounding import Rounding, rounded_values
+from frog.numerics.rounding import Rounding, rounded_values
 from tests.tuning.real import stories
 
 OUT = Path(__file__).parent / "results" / "checkpoints_epyc-avx512_2026-11.md"

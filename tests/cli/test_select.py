@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import frog
 from tests.cli.runs import Done
@@ -105,6 +105,9 @@ def test_bad_plans_are_told(
     (["--budget", "1%", "--rank", "900", "--score", "lowrank"], ""),
     (["--budget", "1%", "--export", "gguf"], "axolotl"),
     (["--plan", "nothing.json"], "no such file"),
+    (["--budget", "1%", "--keep", "zeros"], "all, nonzero"),
+    (["--budget", "1%", "--bits", "9"], "1..8"),
+    (["--budget", "1%", "--group", "-1"], "1 or more"),
 ])  # fmt: skip
 def test_bad_selections_are_told(
     in_process: Run, model: Path, report: Path, flags: list[str], told: str
@@ -115,6 +118,26 @@ def test_bad_selections_are_told(
         assert done.code == 0, done.err
         return
     assert done.code == 2 and told in done.err, done.err
+
+
+def test_a_pruned_model_trains_what_is_left_of_it(
+    in_process: Run, model: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(model)
+    for weight in tensors.values():
+        weight[:, ::2] = 0.0
+    pruned, out = tmp_path / "pruned.safetensors", tmp_path / "s.safetensors"
+    save_file(tensors, pruned)
+    flags = ["--keep", "nonzero", "--score", "near-boundary", "--bits", "3", "--group", "0"]
+    done = in_process("select", pruned, "--budget", "10%", *flags, "-o", out)
+    assert done.code == 0 and "pruned weights were kept out" in done.out, done.err
+    chosen = frog.Selection.load(out)
+    assert chosen.keep == "nonzero" and chosen.count == 2458
+    assert all((x.index % x.shape[1] % 2 == 1).all() for x in chosen.chosen)
+    for rule in ("uniform", "global"):
+        done = in_process("select", pruned, "--budget", "60%", "--rule", rule, *flags)
+        assert done.code == 2 and "pruning left" in done.err and "50.0%" in done.err, done.err
+    assert in_process("select", pruned, "--budget", "60%").code == 0
 
 
 def test_a_plan_of_another_model_and_edited_plans(

@@ -19,7 +19,7 @@ from frog.compression.checkpoints import (
 )
 from frog.compression.curves import Bits, Sparsity
 from frog.compression.formats import CheckpointFormat
-from frog.compression.rounding import Rounding, round_to_nearest, rounded_values
+from frog.numerics.rounding import Rounding, round_to_nearest, rounded_values
 from frog.errors import FrogError, MissingPackage, ModelError, UnsupportedFormat, UsageError
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")

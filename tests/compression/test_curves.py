@@ -32,8 +32,8 @@ from frog.compression.live import (
     restored,
     write,
 )
-from frog.compression.rounding import Rounding, rounded_values
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounding, rounded_values
 from frog.numerics.views import grouped, third, transposed
 from frog.types import LiveParameter
 from tests.compression.toy import Tower, batches, bits_of, located, run

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from frog.compression.curves import Bits
-from frog.compression.rounding import Rounding
+from frog.numerics.rounding import Rounding
 from frog.errors import UsageError
 from frog.exports.auto_round import layer_config
 from frog.exports.llm_compressor import compressor_recipe

@@ -144,6 +144,9 @@ def choose(recipe: Recipe, prepared: Any, watch: Watch) -> tuple[Plan, Selection
                 block_size=spec.block_size,
                 protect=spec.protect,
                 protect_strength=spec.protect_strength,
+                keep=None if spec.keep == "all" else spec.keep,
+                bits=spec.bits,
+                group=None if spec.group == "row" else int(spec.group),
                 gradients=gradients,
                 report=report_of(recipe, prepared, watch) if expression.quality else None,
             ),
@@ -286,7 +289,12 @@ def tuner_of(recipe: Recipe, prepared: Any, chosen: Selection, plan: Plan) -> An
         with placed(recipe.where("noise")):
             from frog.types import Noise
 
-            more["noise"] = Noise.guided(settings.pop("nu"), **settings)
+            if "bits" not in settings:
+                more["noise"] = Noise.guided(settings.pop("nu"), **settings)
+            else:
+                plain = {"nu": 1.0, "schedule": "constant", "guide": "rounding", **settings}
+                plain["group"] = None if plain.get("group") == "row" else plain.get("group", 64)
+                more["noise"] = Noise(**plain)
     if recipe.guards:
         with placed(recipe.where("guards")):
             more["guards"] = guards_of(recipe.guards)

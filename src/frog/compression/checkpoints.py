@@ -1,6 +1,6 @@
 """Quantised checkpoints: a copy of a model's folder in which some matrices are codes and scales.
 
-The codes are those of :mod:`frog.compression.rounding`, whatever the format: what a plan was
+The codes are those of :mod:`frog.numerics.rounding`, whatever the format: what a plan was
 measured with is what is written. Files are read and written one at a time.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from frog.compression.curves import Bits
 from frog.compression.formats import CheckpointFormat, Stored
 from frog.compression.packed import CompressedTensors
-from frog.compression.rounding import Rounded, round_to_nearest
+from frog.numerics.rounding import Rounded, round_to_nearest
 from frog.compression.targets import INDEX, SINGLE, Target, targets, weight_files
 from frog.compression.torchao_format import TorchAO
 from frog.errors import FrogError, UsageError

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from frog.compression.live import LiveUnit, change, inference, restored
 from frog.compression.pruning import IMPORTANCE, Within, count_at, keep_mask
-from frog.compression.rounding import Rounding, round_in_place
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounding, round_in_place
 
 MEASURED = ("error", "angle")
 """The numbers of a cell."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from frog.compression.rounding import Rounded, Rounding
+from frog.numerics.rounding import Rounded, Rounding
 from frog.errors import MissingPackage
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from frog.compression.formats import CheckpointFormat, Stored
-from frog.compression.rounding import Rounded, Rounding
+from frog.numerics.rounding import Rounded, Rounding
 from frog.errors import UsageError
 from frog.serial.config_groups import config_groups
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from frog.compression.curves import Bits
-from frog.compression.rounding import Rounding
+from frog.numerics.rounding import Rounding
 from frog.errors import ModelError, UnknownName, UnsupportedFormat, UsageError
 from frog.serial.config_groups import module_of
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from frog.compression.formats import CheckpointFormat, Stored
-from frog.compression.rounding import Rounded, Rounding
+from frog.numerics.rounding import Rounded, Rounding
 
 
 class TorchAO(CheckpointFormat):

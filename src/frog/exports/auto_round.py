@@ -22,7 +22,7 @@ def layer_config(levels: Mapping[str, WidthLevel], *, kept: Iterable[str] = ()) 
     tensors, for names in both, and for single bits.
 
     >>> from frog.compression.curves import Bits
-    >>> from frog.compression.rounding import Rounding
+    >>> from frog.numerics.rounding import Rounding
     >>> print(layer_config({"a.b.weight": Bits(Rounding(bits=4))}, kept=["c.weight"]), end="")
     {
       "a.b": {"bits": 4, "group_size": 64, "sym": true},

@@ -26,7 +26,7 @@ def compressor_recipe(levels: Mapping[str, WidthLevel], modifier: str = MODIFIER
     understands as -1 and 0.
 
     >>> from frog.compression.curves import Bits
-    >>> from frog.compression.rounding import Rounding
+    >>> from frog.numerics.rounding import Rounding
     >>> text = compressor_recipe({"a.b.weight": Bits(Rounding(bits=4))})
     >>> modifier = yaml.safe_load(text)["quant_stage"]["quant_modifiers"]["QuantizationModifier"]
     >>> modifier["config_groups"]["bits4_group64_symmetric"]["targets"]

@@ -269,6 +269,7 @@ def _selection(checked: Selection, folder: Path, lines: Lines) -> SelectionSpec:
     settles = {"plan": "budget rule knobs floor cap include exclude roles report layer_rates"}
     settles["selection"] = settles["plan"] + (
         " plan score granularity block_size rank protect protect_strength gradient_batches seed"
+        " keep bits group"
     )
     for key in made:
         for other in settles[key].split():

@@ -178,6 +178,9 @@ class Selection(Section):
     rank: Natural | None = None
     protect: Natural = 0
     protect_strength: Number = 1.0
+    keep: Literal["all", "nonzero"] = "all"
+    bits: Annotated[int, Field(ge=1, le=8)] = 4
+    group: Count | Literal["row"] = 64
     gradient_batches: Count = 4
     layer_rates: Annotated[Rates | None, BeforeValidator(_as_rates)] = None
     seed: Natural | None = None
@@ -198,13 +201,25 @@ class Layers(Section):
 
 
 class Noise(Section):
-    """Noise on what is not selected, while training."""
+    """Noise on what is not selected, while training: of a size, or that of rounding to bits."""
 
-    nu: Positive
+    nu: Positive | None = None
+    bits: Annotated[int, Field(ge=1, le=8)] | None = None
+    group: Count | Literal["row"] | None = None
     schedule: Word | None = None
     until: Annotated[float, Field(gt=0, le=1)] | None = None
     draw: Word | None = None
     guide: Word | None = None
+
+    @model_validator(mode="after")
+    def _size(self) -> Noise:
+        if self.nu is None and self.bits is None:
+            raise ValueError("must have nu or bits, such as {nu: 0.01} or {bits: 4}")
+        if self.bits is None and self.group is not None:
+            raise ValueError("group is for bits: give both, or neither")
+        if self.bits is not None and self.guide is not None:
+            raise ValueError("guide is for nu alone: with bits, noise follows the rounding error")
+        return self
 
 
 class Document(Section):

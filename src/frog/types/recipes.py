@@ -84,6 +84,9 @@ class SelectionSpec:
     rank: int | None = None
     protect: int = 0
     protect_strength: float = 1.0
+    keep: str = "all"
+    bits: int = 4
+    group: int | str = 64
     gradient_batches: int = 4
     layer_rates: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None

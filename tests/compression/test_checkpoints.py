@@ -19,8 +19,8 @@ from frog.compression.checkpoints import (
 )
 from frog.compression.curves import Bits, Sparsity
 from frog.compression.formats import CheckpointFormat
-from frog.numerics.rounding import Rounding, round_to_nearest, rounded_values
 from frog.errors import FrogError, MissingPackage, ModelError, UnsupportedFormat, UsageError
+from frog.numerics.rounding import Rounding, round_to_nearest, rounded_values
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 pytest.importorskip("torchao", reason="needs torchao: pip install 'frog[compress]'")

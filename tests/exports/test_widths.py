@@ -9,10 +9,10 @@ import yaml
 from torch import nn
 
 from frog.compression.curves import Bits
-from frog.numerics.rounding import Rounding
 from frog.errors import UsageError
 from frog.exports.auto_round import layer_config
 from frog.exports.llm_compressor import compressor_recipe
+from frog.numerics.rounding import Rounding
 
 
 def level(bits: int, group: int | None = 64, symmetric: bool = True) -> Bits:

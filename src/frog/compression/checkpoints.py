@@ -19,10 +19,10 @@ from torch import Tensor
 from frog.compression.curves import Bits
 from frog.compression.formats import CheckpointFormat, Stored
 from frog.compression.packed import CompressedTensors
-from frog.numerics.rounding import Rounded, round_to_nearest
 from frog.compression.targets import INDEX, SINGLE, Target, targets, weight_files
 from frog.compression.torchao_format import TorchAO
 from frog.errors import FrogError, UsageError
+from frog.numerics.rounding import Rounded, round_to_nearest
 from frog.registry import Registry
 
 NOT_COPIED = (

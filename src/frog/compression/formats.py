@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from frog.numerics.rounding import Rounded, Rounding
 from frog.errors import MissingPackage
+from frog.numerics.rounding import Rounded, Rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

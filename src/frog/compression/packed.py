@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from frog.compression.formats import CheckpointFormat, Stored
-from frog.numerics.rounding import Rounded, Rounding
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounded, Rounding
 from frog.serial.config_groups import config_groups
 
 

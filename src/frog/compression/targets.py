@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from frog.compression.curves import Bits
-from frog.numerics.rounding import Rounding
 from frog.errors import ModelError, UnknownName, UnsupportedFormat, UsageError
+from frog.numerics.rounding import Rounding
 from frog.serial.config_groups import module_of
 
 SINGLE = "model.safetensors"

@@ -6,4 +6,5 @@ live         units (a matrix, a block) of a live model: read, changed, put back 
 inputs       norms of the inputs of each matrix, for Wanda
 scores       how much a unit matters: the registry
 curves       distortion of the outputs with one unit changed, in a log that can be resumed
+planned      a plan of compression as levels by matrix
 """

@@ -1,7 +1,9 @@
 """The verbs: each joins rooms, takes values and gives a value."""
 
 from frog.api.allocating import allocate, layer_rates
+from frog.api.applying import apply_plan, read_calibration
 from frog.api.comparing import compare
+from frog.api.compressing import plan_bits, plan_prune
 from frog.api.deltas import apply_delta, diff
 from frog.api.demonstrating import write_demo
 from frog.api.exporting import export_delta, export_plan
@@ -32,6 +34,7 @@ __all__ = [
     "allocate",
     "analyze",
     "apply_delta",
+    "apply_plan",
     "check",
     "checkpoint_step",
     "compare",
@@ -54,7 +57,10 @@ __all__ = [
     "list_ways",
     "matrices_of",
     "merge_reports",
+    "plan_bits",
+    "plan_prune",
     "preview",
+    "read_calibration",
     "read_policy",
     "read_recipe",
     "recommend",

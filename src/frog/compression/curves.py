@@ -113,8 +113,11 @@ def sweep(
     batches: Sequence[Any],
     outputs: Outputs,
     log: Path | str,
+    on_cell: Callable[[int, int, str, str], None] | None = None,
 ) -> tuple[Cell, ...]:
     """The distortion of every unit at every level, in this order, each measured once.
+
+    ``on_cell(done, total, unit, level)`` is told of each that was measured, those known counted.
 
     ``outputs(model, batch)`` gives the tensor that is compared, its rows along the last axis; it
     must give the same for the same model and batch, and another function needs another log. Cells
@@ -131,7 +134,9 @@ def sweep(
     weights, data = model_digest(model), digest_of(batches)
     known = {(x.unit, x.level): x for x in read_log(path) if (x.model, x.data) == (weights, data)}
     wanted = [(unit, [x for x in levels if (unit.name, x.key) not in known]) for unit in units]
-    if any(missing for _, missing in wanted):
+    total = len(units) * len(levels)
+    done = total - sum(len(missing) for _, missing in wanted)
+    if done < total:
         with inference(model), _Log(path) as out:
             base = [_checked(outputs(model, batch)).clone() for batch in batches]
             for unit, missing in wanted:
@@ -141,6 +146,9 @@ def sweep(
                                 error=error, angle=angle)  # fmt: skip
                     out.add(cell)
                     known[unit.name, level.key] = cell
+                    done += 1
+                    if on_cell is not None:
+                        on_cell(done, total, unit.name, level.key)
     return tuple(known[unit.name, level.key] for unit in units for level in levels)
 
 

@@ -89,9 +89,7 @@ def level_plan_from_dict(data: Any, origin: str) -> LevelPlan:
             ),
             budget=_number(data["budget"]),
             how=how,
-            units=tuple(
-                _unit(x, f"{origin}: units.{i}", how) for i, x in enumerate(data["units"])
-            ),
+            units=tuple(_unit(x, f"{origin}: units.{i}", how) for i, x in enumerate(data["units"])),
             tie=_text(data["tie"]),
             left_out={str(k): str(v) for k, v in data["left_out"].items()},
             calibration=_text(data["calibration"]),
@@ -149,9 +147,7 @@ def _unit(item: Any, place: str, how: Quantisation | Pruning) -> PlannedUnit:
             for x in item["matrices"]
         )
         name, pinned = _text(item["name"]), _truth(item["pinned"])
-        damage, score = (
-            None if item[x] is None else _number(item[x]) for x in ("damage", "score")
-        )
+        damage, score = (None if item[x] is None else _number(item[x]) for x in ("damage", "score"))
     except DAMAGED as error:
         raise ReportError(f"{place} is damaged ({error!r}): run {MAKER} again") from None
     if not matrices or any(min(x.shape) < 1 for x in matrices):

@@ -15,6 +15,7 @@
     certificates  what guards saw and did while a model was tuned
     noise         noise on those that are not
     levels        units of compression, damage at each level, a choice of levels
+    level_plans   bit widths or sparsities by unit, how and why
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -35,6 +36,16 @@ from frog.types.comparisons import (
 from frog.types.deltas import SparseDelta, TensorDelta
 from frog.types.flow import DepthProfile, Overlap, Pair, Pathway, Ranked
 from frog.types.gradients import Gradient, Gradients
+from frog.types.level_plans import (
+    Calibration,
+    LevelPlan,
+    LevelRule,
+    PlannedMatrix,
+    PlannedUnit,
+    Pruning,
+    Quantisation,
+    Targets,
+)
 from frog.types.matrices import (
     FAILED,
     Catalogue,
@@ -81,6 +92,7 @@ __all__ = [
     "Bound",
     "Breach",
     "Budget",
+    "Calibration",
     "Catalogue",
     "Certificate",
     "Chosen",
@@ -101,6 +113,8 @@ __all__ = [
     "Heads",
     "LayerChange",
     "LayerReport",
+    "LevelPlan",
+    "LevelRule",
     "Limit",
     "LiveParameter",
     "Loader",
@@ -113,8 +127,12 @@ __all__ = [
     "Pair",
     "Pathway",
     "Plan",
+    "PlannedMatrix",
+    "PlannedUnit",
     "Policy",
     "PowerLawFit",
+    "Pruning",
+    "Quantisation",
     "Ranked",
     "Rate",
     "Recommendation",
@@ -125,6 +143,7 @@ __all__ = [
     "SparseDelta",
     "Spectrum",
     "Stop",
+    "Targets",
     "TensorDelta",
     "WeightMatrix",
     "Wiring",

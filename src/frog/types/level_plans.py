@@ -132,7 +132,7 @@ class Calibration:
     embeddings; batches have no padding. ``loss(model, batch)`` gives a scalar, for scores that
     need one. ``model`` is the loaded module where a file was read, ``source`` its name. Cells are
     kept in ``log``, so that what was interrupted goes on; ``on_cell(done, total, unit, level)``
-    is told of each.
+    is told of each. ``unused`` is a regular expression over matrices that no output depends on.
     """
 
     batches: Sequence[Any]
@@ -142,6 +142,7 @@ class Calibration:
     source: str = ""
     log: Path | None = None
     on_cell: Callable[[int, int, str, str], None] | None = None
+    unused: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

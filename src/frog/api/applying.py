@@ -1,0 +1,162 @@
+"""Plans of compression carried out, and held against the uniform one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from frog.api.compressing import cells_of, digest_of_matrices, measured, norms_of
+from frog.api.planned_units import Group, Located, groups_of, located
+from frog.compression.curves import Level, digest_of
+from frog.compression.live import LiveUnit, change
+from frog.compression.planned import levels_of
+from frog.errors import UnknownName, UsageError
+from frog.types.level_plans import Calibration, LevelPlan
+from frog.types.levels import Unit
+from frog.weights.rewriting import rewrite, stored_at
+
+WRITTEN = ("plain", "torchao", "compressed-tensors")
+"""Formats of what :func:`apply_plan` writes."""
+
+
+def read_calibration(
+    model: str,
+    file: Any,
+    *,
+    task: str | None = None,
+    column: str | None = None,
+    rows: int = 64,
+    length: int | None = None,
+    log: Any = None,
+) -> Calibration:
+    """Load ``model`` with transformers and up to ``rows`` rows of ``file`` to run it on.
+
+    ``file`` is text (.txt, a line a row), a table with ``column`` (.jsonl, .csv, .parquet; ``text``
+    or ``image`` unless named), or tensors ``input_ids`` or ``pixel_values`` (.safetensors, .npz).
+    ``task`` is that of recipes, by default that of the model's class; ``length`` are tokens.
+    ``log`` keeps what is measured. Raises :class:`~frog.errors.UsageError` for the file,
+    :class:`~frog.errors.ModelError` for the model.
+    """
+    from dataclasses import replace
+
+    from frog.api.recipes import check_packages
+    from frog.recipes.calibration import Asked, calibration
+
+    asked = Asked(task=task, column=column, rows=rows, length=length)
+    check_packages()
+    made = calibration(str(model), Path(file), asked)
+    return replace(made, log=None if log is None else Path(log))
+
+
+def apply_plan(
+    model: Any,
+    plan: LevelPlan,
+    *,
+    out: Any = None,
+    format: str = "plain",
+    calibration: Calibration | None = None,
+) -> Any:
+    """Carry a plan of compression out, exactly as it says.
+
+    A module is changed in place and given back: keep a copy to undo it. Of a path a changed copy is
+    written to ``out``, which must not exist: ``plain`` has the names, types and files of the model
+    with the rounded or pruned values, ``torchao`` and ``compressed-tensors`` hold codes that those
+    libraries and transformers read. A plan by Wanda needs the ``calibration`` it was made with.
+
+    Raises :class:`~frog.errors.UsageError` where the weights are not those that the plan was made
+    for.
+
+    >>> import torch, frog
+    >>> layer = torch.nn.Linear(8, 8)
+    >>> made = apply_plan(layer, frog.plan_prune(layer, 0.25))
+    >>> int((made.weight == 0).sum())
+    16
+    """
+    if format not in WRITTEN:
+        raise UnknownName("format of a compressed model", format, WRITTEN)
+    if not isinstance(model, str | PathLike):
+        if out is not None or format != "plain":
+            raise UsageError("out= and format= are for paths: a live model is changed in place")
+        found, levels = bound(model, plan, calibration)
+        for matrix in found.matrices:
+            if matrix.name in levels:
+                change(found.live, matrix, _of(levels, matrix.name))
+        return model
+    if out is None:
+        raise UsageError("out= must name the folder or file of the result")
+    path = stored_at(str(model))
+    found, levels = bound(str(path), plan, calibration)
+    return rewrite(
+        path,
+        {x: found.stored[x] for x in levels},
+        lambda name, weight: levels[name].apply(name, weight),
+        Path(out),
+    )
+
+
+def bound(
+    model: Any, plan: LevelPlan, calibration: Calibration | None
+) -> tuple[Located, dict[str, Level]]:
+    """The model's matrices and the level of each in the plan.
+
+    Raises :class:`~frog.errors.UsageError` for another model, or other data than Wanda's.
+    """
+    found = located(model, calibration)
+    for planned in plan.matrices:
+        matrix = found.stored.get(planned.name)
+        if matrix is None or matrix.shape != planned.shape:
+            got = "there is none" if matrix is None else f"it is {matrix.shape}"
+            raise UsageError(
+                f"the plan has {planned.name} of {planned.shape}, but in this model {got}: make a "
+                "plan from this model"
+            )
+    if digest_of_matrices(found, [x.name for x in plan.matrices]) != plan.digest:
+        raise UsageError(
+            f"{found.path}: its weights are not those that the plan was made for ({plan.path}): "
+            "make a plan from this model; a model that was compressed already is another one"
+        )
+    norms: Mapping[str, Any] = {}
+    if calibration is not None and getattr(plan.how, "importance", "") == "wanda":
+        if digest_of(calibration.batches) != plan.data:
+            raise UsageError(
+                f"a plan by Wanda must be carried out with the data that it was made with "
+                f"({plan.calibration or 'unnamed'}), got others: the same file, rows and length"
+            )
+        norms = norms_of(found, _groups(found, plan), plan.how, calibration)
+    return found, levels_of(plan, norms)
+
+
+def sweep_cells(model: Any, plan_how: Any, targets: Any, calibration: Calibration) -> int:
+    """How many cells of a sweep there are for a model."""
+    found = located(model, calibration)
+    action = "prune" if hasattr(plan_how, "importance") else "bits"
+    return cells_of(groups_of(found, targets, action)[0], plan_how)
+
+
+def try_cell(model: Any, plan_how: Any, targets: Any, calibration: Calibration) -> None:
+    """Measure the first cell of a sweep, to know what one takes; it is kept in the log."""
+    found = located(model, calibration)
+    action = "prune" if hasattr(plan_how, "importance") else "bits"
+    measured(found, groups_of(found, targets, action)[0], plan_how, calibration, only=1)
+
+
+def _groups(found: Located, plan: LevelPlan) -> list[Group]:
+    matrices = {x.name: x for x in found.matrices}
+    made = []
+    for unit in plan.units:
+        members = tuple(matrices[x.name] for x in unit.matrices)
+        made.append(
+            Group(
+                name=unit.name,
+                matrices=members,
+                unit=Unit(name=unit.name, params=unit.params),
+                live=LiveUnit(name=unit.name, matrices=members),
+            )
+        )
+    return made
+
+
+def _of(levels: Mapping[str, Level], name: str) -> Callable[[Any], None]:
+    return lambda weight: levels[name].apply(name, weight)

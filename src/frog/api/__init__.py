@@ -1,9 +1,9 @@
 """The verbs: each joins rooms, takes values and gives a value."""
 
 from frog.api.allocating import allocate, layer_rates
-from frog.api.applying import apply_plan, read_calibration
+from frog.api.applying import apply_plan, default_log, read_calibration
 from frog.api.comparing import compare
-from frog.api.compressing import plan_bits, plan_prune
+from frog.api.compressing import plan_bits, plan_prune, preview_levels
 from frog.api.deltas import apply_delta, diff
 from frog.api.demonstrating import write_demo
 from frog.api.exporting import export_delta, export_plan
@@ -38,6 +38,7 @@ __all__ = [
     "check",
     "checkpoint_step",
     "compare",
+    "default_log",
     "device_of",
     "diff",
     "export_delta",
@@ -60,6 +61,7 @@ __all__ = [
     "plan_bits",
     "plan_prune",
     "preview",
+    "preview_levels",
     "read_calibration",
     "read_policy",
     "read_recipe",

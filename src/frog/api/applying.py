@@ -7,8 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from frog.api.compressing import cells_of, digest_of_matrices, measured, norms_of
-from frog.api.planned_units import Group, Located, groups_of, located
+from frog.api.compressing import digest_of_matrices, norms_of
+from frog.api.planned_units import Group, Located, located
 from frog.compression.curves import Level, digest_of
 from frog.compression.live import LiveUnit, change
 from frog.compression.planned import levels_of
@@ -128,18 +128,14 @@ def bound(
     return found, levels_of(plan, norms)
 
 
-def sweep_cells(model: Any, plan_how: Any, targets: Any, calibration: Calibration) -> int:
-    """How many cells of a sweep there are for a model."""
-    found = located(model, calibration)
-    action = "prune" if hasattr(plan_how, "importance") else "bits"
-    return cells_of(groups_of(found, targets, action)[0], plan_how)
+def default_log(model: str) -> Path:
+    """Where cells of a model are kept when no file is named: in the user's cache."""
+    from hashlib import blake2b
 
+    from frog.metrics.cache import Cache
 
-def try_cell(model: Any, plan_how: Any, targets: Any, calibration: Calibration) -> None:
-    """Measure the first cell of a sweep, to know what one takes; it is kept in the log."""
-    found = located(model, calibration)
-    action = "prune" if hasattr(plan_how, "importance") else "bits"
-    measured(found, groups_of(found, targets, action)[0], plan_how, calibration, only=1)
+    name = blake2b(str(Path(model).absolute()).encode(), digest_size=8).hexdigest()
+    return Cache.default().folder / "sweeps" / f"{name}.jsonl"
 
 
 def _groups(found: Located, plan: LevelPlan) -> list[Group]:

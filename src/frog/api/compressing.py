@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from frog.allocation.levels import deciding
 from frog.api.measuring import analyze
 from frog.api.planned_units import Group, Located, groups_of, located
-from frog.compression.curves import digest_of, sweep
+from frog.compression.curves import Level, digest_of, model_digest, read_log, sweep
 from frog.compression.inputs import input_norms
 from frog.compression.planned import level_of
 from frog.compression.pruning import count_at
@@ -32,6 +33,7 @@ from frog.types.level_plans import (
     PlannedUnit,
     Pruning,
     Quantisation,
+    SweepPreview,
     Targets,
 )
 from frog.types.levels import Allocation, Curve
@@ -126,13 +128,104 @@ class _Asked:
         return self.how.levels
 
 
-def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ready:
+    """A model and a rule that fit together; nothing was measured."""
+
+    rule: LevelRule
+    needs: str
+    found: Located
+    groups: list[Group]
+    left_out: dict[str, str]
+
+
+def _ready(model: Any, named: str | LevelRule, asked: _Asked) -> _Ready:
     rule = LevelRule.named(named) if isinstance(named, str) else named
     rule = deciding.settled_rule(rule, asked.action, calibrated=asked.calibration is not None)
     deciding.check_budget(asked.budget, asked.action, asked.levels)
     needs = _needs(rule, asked)
+    if needs != "curves" and _pattern(asked.how) is not None:
+        raise UsageError(
+            f"a pattern needs a rule by curves ({', '.join(deciding.CURVES)}), got '{rule}'"
+        )
     found = located(model, asked.calibration)
     groups, left = groups_of(found, asked.targets, asked.action)
+    return _Ready(rule=rule, needs=needs, found=found, groups=groups, left_out=left)
+
+
+def preview_levels(
+    action: str,
+    model: Any,
+    budget: float,
+    *,
+    rule: str | LevelRule = "auto",
+    calibration: Calibration | None = None,
+    how: Quantisation | Pruning | None = None,
+    targets: Targets | None = None,
+) -> SweepPreview:
+    """What :func:`plan_bits` (``action`` bits) or :func:`plan_prune` (prune) would measure.
+
+    One cell is measured, to know how long one takes; errors as for those.
+    """
+    asked = _Asked(
+        action=action,
+        budget=float(budget),
+        how=how or (Quantisation() if action == "bits" else Pruning()),
+        targets=targets or Targets(),
+        calibration=calibration,
+        report=None,
+    )
+    ready = _ready(model, rule, asked)
+    made = SweepPreview(
+        path=ready.found.path,
+        rule=ready.rule,
+        units=len(ready.groups),
+        matrices=sum(len(x.matrices) for x in ready.groups),
+        params=sum(x.unit.params for x in ready.groups),
+        left_out=len(ready.left_out),
+    )
+    if ready.needs != "curves" or calibration is None:
+        return made
+    levels, free = _cells(ready.found, ready.groups, asked.how, calibration)
+    known = 0
+    if calibration.log is not None and calibration.log.exists():
+        here = (model_digest(ready.found.live), digest_of(calibration.batches))
+        wanted = {(x.name, level.key) for x in free for level in levels.values()}
+        log = read_log(calibration.log)
+        known = len({(x.unit, x.level) for x in log if (x.model, x.data) == here} & wanted)
+    return replace(
+        made,
+        cells=len(free) * len(levels),
+        known=known,
+        seconds=_seconds(ready.found, free, levels, calibration) if free and levels else None,
+    )
+
+
+def _seconds(
+    found: Located, free: Sequence[Group], levels: Mapping[float, Level], calibration: Calibration
+) -> float:
+    """How long one cell takes, by measuring one; the model's own outputs are not counted."""
+    began: list[float] = []
+
+    def outputs(model: Any, batch: Any) -> Any:
+        began.append(time.monotonic())
+        return calibration.outputs(model, batch)
+
+    with tempfile.TemporaryDirectory(prefix="frog-") as folder:
+        sweep(
+            found.live,
+            [free[0].live],
+            levels=[next(iter(levels.values()))],
+            batches=calibration.batches,
+            outputs=outputs,
+            log=Path(folder) / "try.jsonl",
+        )
+        return time.monotonic() - began[len(calibration.batches)]
+
+
+def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
+    ready = _ready(model, named, asked)
+    rule, needs, found, groups = ready.rule, ready.needs, ready.found, ready.groups
     found.check([x for group in groups for x in group.matrices])
     units = [group.unit for group in groups]
     damages: dict[str, dict[float, float]] = {}
@@ -145,10 +238,6 @@ def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
     else:
         if rule.score:
             importance = _importance(found, groups, rule, asked, notes)
-        if isinstance(asked.how, Pruning) and asked.how.pattern is not None:
-            raise UsageError(
-                f"a pattern needs a rule by curves, got '{rule}': {', '.join(deciding.CURVES)}"
-            )
         made = deciding.by_scores(
             rule, asked.action, units, importance, budget=asked.budget, levels=asked.levels
         )
@@ -162,7 +251,7 @@ def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
         how=asked.how,
         units=planned,
         tie=asked.targets.tie,
-        left_out=left,
+        left_out=ready.left_out,
         calibration=asked.calibration.source if asked.calibration else "",
         data=digest_of(asked.calibration.batches) if asked.calibration else "",
         notes=(*notes, *_remarks(asked, needs)),
@@ -174,20 +263,10 @@ def measured(
     groups: Sequence[Group],
     how: Quantisation | Pruning,
     calibration: Calibration | None,
-    *,
-    only: int | None = None,
 ) -> dict[str, dict[float, float]]:
-    """Squared relative error of the outputs, by unit and level; infinite ones are left out.
-
-    ``only`` so many units of the list are measured, at one level each: a try.
-    """
+    """Squared relative error of the outputs, by unit and level; infinite ones are left out."""
     assert calibration is not None
-    norms = norms_of(found, groups, how, calibration)
-    whole = [level for level in how.levels if not (isinstance(how, Pruning) and level == 0)]
-    free = [x for x in groups if x.unit.pin is None and (not _pattern(how) or _fits(x, how))]
-    levels = {level: level_of(how, level, norms) for level in whole}
-    if only is not None:
-        free, levels = free[:only], dict(list(levels.items())[:1])
+    levels, free = _cells(found, groups, how, calibration)
     damages: dict[str, dict[float, float]] = {x.name: {} for x in groups}
     if free and levels:
         with tempfile.TemporaryDirectory(prefix="frog-") as folder:
@@ -205,6 +284,19 @@ def measured(
             if math.isfinite(cell.error):
                 damages[cell.unit][by_key[cell.level]] = cell.error**2
     return damages
+
+
+def _cells(
+    found: Located,
+    groups: Sequence[Group],
+    how: Quantisation | Pruning,
+    calibration: Calibration,
+) -> tuple[dict[float, Level], list[Group]]:
+    """The levels and the units of a sweep: what is pinned, or stays whole, needs none."""
+    norms = norms_of(found, groups, how, calibration)
+    whole = [level for level in how.levels if not (isinstance(how, Pruning) and level == 0)]
+    free = [x for x in groups if x.unit.pin is None and _fits(x, how)]
+    return {level: level_of(how, level, norms) for level in whole}, free
 
 
 def norms_of(
@@ -382,9 +474,3 @@ def _pattern(how: Quantisation | Pruning) -> tuple[int, int] | None:
 def _fits(group: Group, how: Quantisation | Pruning) -> bool:
     pattern = _pattern(how)
     return pattern is None or all(x.shape[1] % pattern[1] == 0 for x in group.matrices)
-
-
-def cells_of(groups: Sequence[Group], how: Quantisation | Pruning) -> int:
-    """How many cells a sweep of these units has."""
-    free = [x for x in groups if x.unit.pin is None and _fits(x, how)]
-    return len(free) * sum(not (isinstance(how, Pruning) and x == 0) for x in how.levels)

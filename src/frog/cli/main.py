@@ -12,6 +12,7 @@ import typer
 
 from frog.cli import (
     analyze,
+    apply,
     compare,
     demo,
     gate,
@@ -44,6 +45,7 @@ app.command("gate")(gate.gate)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("select")(select.select)
+app.command("apply")(apply.apply)
 app.command("tune")(tune.tune)
 app.add_typer(delta, name="delta")
 app.command("inspect")(inspect.inspect)

@@ -110,6 +110,7 @@ def calibration(model: str, file: Path, asked: Asked) -> Calibration:
         loss=_loss if task == "causal-lm" else None,
         model=loaded,
         source=str(file),
+        task=task,
         unused=r"(^|\.)pooler\." if task == "sentence-embedding" else None,
     )
 

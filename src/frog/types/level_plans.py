@@ -132,7 +132,8 @@ class Calibration:
     embeddings; batches have no padding. ``loss(model, batch)`` gives a scalar, for scores that
     need one. ``model`` is the loaded module where a file was read, ``source`` its name. Cells are
     kept in ``log``, so that what was interrupted goes on; ``on_cell(done, total, unit, level)``
-    is told of each. ``unused`` is a regular expression over matrices that no output depends on.
+    is told of each. ``unused`` is a regular expression over matrices that no output depends on,
+    ``task`` that of recipes.
     """
 
     batches: Sequence[Any]
@@ -143,6 +144,30 @@ class Calibration:
     log: Path | None = None
     on_cell: Callable[[int, int, str, str], None] | None = None
     unused: str | None = None
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPreview:
+    """What making a plan would measure: ``cells`` (a unit at a level), ``known`` in the log.
+
+    ``seconds`` is what one cell took, None where nothing is to be measured.
+    """
+
+    path: str
+    rule: LevelRule
+    units: int
+    matrices: int
+    params: int
+    left_out: int
+    cells: int = 0
+    known: int = 0
+    seconds: float | None = None
+
+    @property
+    def total(self) -> float:
+        """Seconds that the cells to come take, about."""
+        return (self.cells - self.known) * (self.seconds or 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

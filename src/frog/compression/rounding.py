@@ -68,6 +68,13 @@ class Rounded:
             codes -= _spread(self.zeros, self.group, n).to(codes.dtype)
         return codes.mul_(_spread(self.scales, self.group, n))
 
+    def steps(self) -> Tensor:
+        """Scales that each weight lies from zero (m, n): codes less zero points, int8 or int16."""
+        if self.zeros is None:
+            return self.codes
+        zeros = _spread(self.zeros, self.group, self.codes.shape[1])
+        return self.codes.to(torch.int16) - zeros.to(torch.int16)
+
 
 def round_to_nearest(weight_mn: Tensor, how: Rounding) -> Rounded:
     """Codes and scales of an (m, n) matrix; :class:`~frog.errors.UsageError` for NaN or Inf.

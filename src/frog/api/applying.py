@@ -9,16 +9,21 @@ from typing import Any
 
 from frog.api.compressing import digest_of_matrices, norms_of
 from frog.api.planned_units import Group, Located, located
-from frog.compression.curves import Level, digest_of
+from frog.compression.checkpoints import FORMATS, write_checkpoint
+from frog.compression.curves import Bits, Level, digest_of
 from frog.compression.live import LiveUnit, change
 from frog.compression.planned import levels_of
 from frog.errors import UnknownName, UsageError
+from frog.exports.auto_round import layer_config
+from frog.exports.llm_compressor import compressor_recipe
+from frog.serial.whole_file import write_whole
 from frog.types.level_plans import Calibration, LevelPlan
 from frog.types.levels import Unit
 from frog.weights.rewriting import rewrite, stored_at
 
-WRITTEN = ("plain", "torchao", "compressed-tensors")
-"""Formats of what :func:`apply_plan` writes."""
+CHECKPOINTS = ("plain", "torchao", "compressed-tensors")
+TEXTS = ("llm-compressor", "auto-round")
+"""Formats of what :func:`apply_plan` writes: models, and files that tell other tools the plan."""
 
 
 def read_calibration(
@@ -63,7 +68,9 @@ def apply_plan(
     A module is changed in place and given back: keep a copy to undo it. Of a path a changed copy is
     written to ``out``, which must not exist: ``plain`` has the names, types and files of the model
     with the rounded or pruned values, ``torchao`` and ``compressed-tensors`` hold codes that those
-    libraries and transformers read. A plan by Wanda needs the ``calibration`` it was made with.
+    libraries and transformers read (bits alone). ``llm-compressor`` is a recipe and ``auto-round``
+    a layer_config as text: those tools round by themselves. A plan by Wanda needs the
+    ``calibration`` it was made with.
 
     Raises :class:`~frog.errors.UsageError` where the weights are not those that the plan was made
     for.
@@ -74,8 +81,11 @@ def apply_plan(
     >>> int((made.weight == 0).sum())
     16
     """
-    if format not in WRITTEN:
-        raise UnknownName("format of a compressed model", format, WRITTEN)
+    known = (*CHECKPOINTS, *TEXTS)
+    if format not in known:
+        raise UnknownName("format of a compressed model", format, known)
+    if format != "plain" and plan.action != "bits":
+        raise UsageError(f"'{format}' is for bits, got a plan that prunes: 'plain' holds its zeros")
     if not isinstance(model, str | PathLike):
         if out is not None or format != "plain":
             raise UsageError("out= and format= are for paths: a live model is changed in place")
@@ -86,14 +96,28 @@ def apply_plan(
         return model
     if out is None:
         raise UsageError("out= must name the folder or file of the result")
-    path = stored_at(str(model))
+    path, out = stored_at(str(model)), Path(out)
     found, levels = bound(str(path), plan, calibration)
+    if format in TEXTS:
+        write_whole(_text(plan, levels, format).encode(), out)
+        return out
+    if format != "plain":
+        rounded = {name: level for name, level in levels.items() if isinstance(level, Bits)}
+        return write_checkpoint(path, rounded, out, FORMATS[format]).path
     return rewrite(
         path,
         {x: found.stored[x] for x in levels},
         lambda name, weight: levels[name].apply(name, weight),
-        Path(out),
+        out,
     )
+
+
+def _text(plan: LevelPlan, levels: Mapping[str, Any], format: str) -> str:
+    """The plan for another tool."""
+    if format == "llm-compressor":
+        return compressor_recipe(levels)
+    kept = [x for x in plan.left_out if x.endswith(".weight")]
+    return layer_config(levels, kept=kept)
 
 
 def bound(

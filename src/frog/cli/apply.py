@@ -23,7 +23,11 @@ def apply(  # noqa: PLR0913 - a flag is an argument here
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Must not exist yet.")],
     to: Annotated[
-        str, typer.Option(help="plain (same files, new values), torchao or compressed-tensors.")
+        str,
+        typer.Option(
+            help="plain (same files, new values), torchao, compressed-tensors; or the plan for "
+            "llm-compressor, auto-round."
+        ),
     ] = "plain",
     model: Annotated[
         str | None, typer.Option(help="Where the model is now; default: as in the plan.")

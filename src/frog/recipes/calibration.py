@@ -19,6 +19,7 @@ from frog.recipes.models import length_of, load_config, load_model, load_tokeniz
 from frog.recipes.pixels import array_of, processor_of
 from frog.recipes.rows import need, read_table
 from frog.recipes.sentence_embedding import pooled, pooling_of
+from frog.recipes.training import calm
 from frog.serial.tensors import read_arrays
 from frog.types.level_plans import Calibration
 from frog.types.recipes import DataSource, DataSpec, Recipe
@@ -79,6 +80,13 @@ def calibration(model: str, file: Path, asked: Asked) -> Calibration:
     source = DataSpec(train=DataSource(path=str(file)), max_length=asked.length)
     recipe = Recipe(origin="calibration", model=model, task=asked.task or "", data=source,
                     output="")  # fmt: skip
+    with calm():
+        return _read(recipe, file, asked)
+
+
+def _read(recipe: Recipe, file: Path, asked: Asked) -> Calibration:
+    """A model and rows that are ready for it."""
+    ending, model = file.suffix.lower(), recipe.model
     config = load_config(recipe)
     task = asked.task or _task_of(config)
     tensors = _tensors(file, asked) if ending in TENSORS else None

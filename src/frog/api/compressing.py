@@ -17,7 +17,7 @@ import torch
 from frog.allocation.levels import deciding
 from frog.api.measuring import analyze
 from frog.api.planned_units import Group, Located, groups_of, located
-from frog.compression.curves import Level, digest_of, model_digest, read_log, sweep
+from frog.compression.curves import Level, Log, digest_of, model_digest, read_log, sweep
 from frog.compression.inputs import input_norms
 from frog.compression.planned import level_of
 from frog.compression.pruning import count_at
@@ -276,8 +276,10 @@ def measured(
                 levels=list(levels.values()),
                 batches=calibration.batches,
                 outputs=calibration.outputs,
-                log=calibration.log or Path(folder) / "sweep.jsonl",
-                on_cell=calibration.on_cell,
+                log=Log(
+                    path=calibration.log or Path(folder) / "sweep.jsonl",
+                    on_cell=calibration.on_cell,
+                ),
             )
         by_key = {level.key: number for number, level in levels.items()}
         for cell in cells:

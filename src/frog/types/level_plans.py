@@ -142,7 +142,7 @@ class Calibration:
     model: Any = None
     source: str = ""
     log: Path | None = None
-    on_cell: Callable[[int, int, str, str], None] | None = None
+    on_cell: Callable[[int, int, str, str], None] = lambda done, total, unit, level: None
     unused: str | None = None
     task: str = ""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         recommend,
         select,
         tune,
+        verify_plan,
     )
     from frog.api.sampling import LayerSampler
     from frog.errors import FrogError, ModelError, ReportError, UsageError
@@ -117,6 +118,7 @@ _HOMES = {
     "recommend": "frog.api",
     "select": "frog.api",
     "tune": "frog.api",
+    "verify_plan": "frog.api",
 }
 
 __all__ = [
@@ -176,6 +178,7 @@ __all__ = [
     "recommend",
     "select",
     "tune",
+    "verify_plan",
 ]
 
 

@@ -1,7 +1,7 @@
 """The verbs: each joins rooms, takes values and gives a value."""
 
 from frog.api.allocating import allocate, layer_rates
-from frog.api.applying import apply_plan, default_log, read_calibration
+from frog.api.applying import apply_plan, default_log, read_calibration, verify_plan
 from frog.api.comparing import compare
 from frog.api.compressing import plan_bits, plan_prune, preview_levels
 from frog.api.deltas import apply_delta, diff
@@ -68,5 +68,6 @@ __all__ = [
     "recommend",
     "select",
     "tune",
+    "verify_plan",
     "write_demo",
 ]

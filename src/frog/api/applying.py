@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from frog.api.compressing import digest_of_matrices, norms_of
+from frog.api.compressing import digest_of_matrices
 from frog.api.planned_units import Group, Located, located
+from frog.api.sweeping import norms_of
 from frog.compression.checkpoints import FORMATS, write_checkpoint
 from frog.compression.curves import Bits, Level, digest_of
+from frog.compression.judging import Trial, judge
 from frog.compression.live import LiveUnit, change
 from frog.compression.planned import levels_of
+from frog.compression.task_metrics import perplexity
 from frog.errors import UnknownName, UsageError
 from frog.exports.auto_round import layer_config
 from frog.exports.llm_compressor import compressor_recipe
 from frog.serial.whole_file import write_whole
-from frog.types.level_plans import Calibration, LevelPlan
+from frog.types.level_plans import Calibration, LevelPlan, Pruning
 from frog.types.levels import Unit
 from frog.weights.rewriting import rewrite, stored_at
 
@@ -44,8 +48,6 @@ def read_calibration(
     ``log`` keeps what is measured. Raises :class:`~frog.errors.UsageError` for the file,
     :class:`~frog.errors.ModelError` for the model.
     """
-    from dataclasses import replace
-
     from frog.api.recipes import check_packages
     from frog.recipes.calibration import Asked, calibration
 
@@ -62,6 +64,7 @@ def apply_plan(
     out: Any = None,
     format: str = "plain",
     calibration: Calibration | None = None,
+    force: bool = False,
 ) -> Any:
     """Carry a plan of compression out, exactly as it says.
 
@@ -73,7 +76,8 @@ def apply_plan(
     ``calibration`` it was made with.
 
     Raises :class:`~frog.errors.UsageError` where the weights are not those that the plan was made
-    for.
+    for, :class:`~frog.errors.PlanRefused` where :func:`verify_plan` found the plan to be worse than
+    the uniform one, unless ``force``.
 
     >>> import torch, frog
     >>> layer = torch.nn.Linear(8, 8)
@@ -84,12 +88,14 @@ def apply_plan(
     known = (*CHECKPOINTS, *TEXTS)
     if format not in known:
         raise UnknownName("format of a compressed model", format, known)
+    if plan.verification is not None and not force:
+        plan.verification.require()
     if format != "plain" and plan.action != "bits":
         raise UsageError(f"'{format}' is for bits, got a plan that prunes: 'plain' holds its zeros")
     if not isinstance(model, str | PathLike):
         if out is not None or format != "plain":
             raise UsageError("out= and format= are for paths: a live model is changed in place")
-        found, levels = bound(model, plan, calibration)
+        found, levels = bound(model, plan, None, calibration)
         for matrix in found.matrices:
             if matrix.name in levels:
                 change(found.live, matrix, _of(levels, matrix.name))
@@ -97,7 +103,7 @@ def apply_plan(
     if out is None:
         raise UsageError("out= must name the folder or file of the result")
     path, out = stored_at(str(model)), Path(out)
-    found, levels = bound(str(path), plan, calibration)
+    found, levels = bound(str(path), plan, None, calibration)
     if format in TEXTS:
         write_whole(_text(plan, levels, format).encode(), out)
         return out
@@ -121,13 +127,13 @@ def _text(plan: LevelPlan, levels: Mapping[str, Any], format: str) -> str:
 
 
 def bound(
-    model: Any, plan: LevelPlan, calibration: Calibration | None
+    model: Any, plan: LevelPlan, running: Calibration | None, planned_on: Calibration | None
 ) -> tuple[Located, dict[str, Level]]:
-    """The model's matrices and the level of each in the plan.
+    """The model's matrices, located in the module that ``running`` runs, and the level of each.
 
     Raises :class:`~frog.errors.UsageError` for another model, or other data than Wanda's.
     """
-    found = located(model, calibration)
+    found = located(model, running)
     for planned in plan.matrices:
         matrix = found.stored.get(planned.name)
         if matrix is None or matrix.shape != planned.shape:
@@ -142,14 +148,64 @@ def bound(
             "make a plan from this model; a model that was compressed already is another one"
         )
     norms: Mapping[str, Any] = {}
-    if calibration is not None and getattr(plan.how, "importance", "") == "wanda":
-        if digest_of(calibration.batches) != plan.data:
+    if planned_on is not None and getattr(plan.how, "importance", "") == "wanda":
+        if digest_of(planned_on.batches) != plan.data:
             raise UsageError(
                 f"a plan by Wanda must be carried out with the data that it was made with "
                 f"({plan.calibration or 'unnamed'}), got others: the same file, rows and length"
             )
-        norms = norms_of(found, _groups(found, plan), plan.how, calibration)
+        there = located(model, planned_on)
+        norms = norms_of(there, _groups(there, plan), plan.how, planned_on)
     return found, levels_of(plan, norms)
+
+
+def verify_plan(
+    model: Any,
+    plan: LevelPlan,
+    *,
+    calibration: Calibration,
+    planned_on: Calibration | None = None,
+    by: str = "error",
+    randoms: int = 3,
+    seed: int = 0,
+) -> LevelPlan:
+    """The plan with a verdict: better than the uniform one of its size, no different, or worse.
+
+    The uniform plan and ``randoms`` random ones of the same size run on ``calibration``, which must
+    be other data than the plan was made on. ``by`` is what decides: ``error`` or ``angle`` of the
+    outputs, ``perplexity`` for language models; a paired bootstrap over the examples gives the
+    interval. The weights are put back bit for bit. ``planned_on`` is for plans by Wanda.
+
+    Raises :class:`~frog.errors.UsageError` for the same data, another model or fewer than 8
+    examples.
+
+    >>> import torch, frog
+    >>> layers = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 8))
+    >>> rows = frog.Calibration(batches=[torch.randn(16, 64)], outputs=lambda model, x: model(x))
+    >>> plan = frog.plan_bits(layers, 4, rule="uniform")
+    >>> verify_plan(layers, plan, calibration=rows).verification.verdict
+    'no different'
+    """
+    if isinstance(plan.how, Pruning) and plan.how.pattern is not None:
+        raise UsageError(
+            "a plan of N:M patterns cannot be held against a uniform one of its size yet: compare "
+            "the pruned model on your task"
+        )
+    found, levels = bound(model, plan, calibration, planned_on)
+    metrics = ()
+    if calibration.tokens is not None:
+        metrics = (perplexity(calibration.tokens),)
+    trial = Trial(
+        batches=calibration.batches,
+        outputs=calibration.outputs,
+        metrics=metrics,
+        by=by,
+        seen=(plan.data,) if plan.data else (),
+    )
+    judgement = judge(
+        found.live, levels, matrices=found.matrices, trial=trial, randoms=randoms, seed=seed
+    )
+    return replace(plan, verification=judgement)
 
 
 def default_log(model: str) -> Path:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from frog.allocation.levels import deciding
 from frog.api.measuring import analyze
 from frog.api.planned_units import Group, Located, groups_of, located
-from frog.compression.curves import Level, Log, digest_of, model_digest, read_log, sweep
-from frog.compression.inputs import input_norms
-from frog.compression.planned import level_of
+from frog.api.sweeping import counted, measured, pattern_of
+from frog.compression.curves import digest_of
 from frog.compression.pruning import count_at
 from frog.compression.rounding import Rounding
 from frog.compression.scores import UNIT_SCORES, Evidence, score_named
@@ -144,7 +139,7 @@ def _ready(model: Any, named: str | LevelRule, asked: _Asked) -> _Ready:
     rule = deciding.settled_rule(rule, asked.action, calibrated=asked.calibration is not None)
     deciding.check_budget(asked.budget, asked.action, asked.levels)
     needs = _needs(rule, asked)
-    if needs != "curves" and _pattern(asked.how) is not None:
+    if needs != "curves" and pattern_of(asked.how) is not None:
         raise UsageError(
             f"a pattern needs a rule by curves ({', '.join(deciding.CURVES)}), got '{rule}'"
         )
@@ -186,41 +181,8 @@ def preview_levels(
     )
     if ready.needs != "curves" or calibration is None:
         return made
-    levels, free = _cells(ready.found, ready.groups, asked.how, calibration)
-    known = 0
-    if calibration.log is not None and calibration.log.exists():
-        here = (model_digest(ready.found.live), digest_of(calibration.batches))
-        wanted = {(x.name, level.key) for x in free for level in levels.values()}
-        log = read_log(calibration.log)
-        known = len({(x.unit, x.level) for x in log if (x.model, x.data) == here} & wanted)
-    return replace(
-        made,
-        cells=len(free) * len(levels),
-        known=known,
-        seconds=_seconds(ready.found, free, levels, calibration) if free and levels else None,
-    )
-
-
-def _seconds(
-    found: Located, free: Sequence[Group], levels: Mapping[float, Level], calibration: Calibration
-) -> float:
-    """How long one cell takes, by measuring one; the model's own outputs are not counted."""
-    began: list[float] = []
-
-    def outputs(model: Any, batch: Any) -> Any:
-        began.append(time.monotonic())
-        return calibration.outputs(model, batch)
-
-    with tempfile.TemporaryDirectory(prefix="frog-") as folder:
-        sweep(
-            found.live,
-            [free[0].live],
-            levels=[next(iter(levels.values()))],
-            batches=calibration.batches,
-            outputs=outputs,
-            log=Path(folder) / "try.jsonl",
-        )
-        return time.monotonic() - began[len(calibration.batches)]
+    cells, known, seconds = counted(ready.found, ready.groups, asked.how, calibration)
+    return replace(made, cells=cells, known=known, seconds=seconds)
 
 
 def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
@@ -255,68 +217,6 @@ def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
         calibration=asked.calibration.source if asked.calibration else "",
         data=digest_of(asked.calibration.batches) if asked.calibration else "",
         notes=(*notes, *_remarks(asked, needs)),
-    )
-
-
-def measured(
-    found: Located,
-    groups: Sequence[Group],
-    how: Quantisation | Pruning,
-    calibration: Calibration | None,
-) -> dict[str, dict[float, float]]:
-    """Squared relative error of the outputs, by unit and level; infinite ones are left out."""
-    assert calibration is not None
-    levels, free = _cells(found, groups, how, calibration)
-    damages: dict[str, dict[float, float]] = {x.name: {} for x in groups}
-    if free and levels:
-        with tempfile.TemporaryDirectory(prefix="frog-") as folder:
-            cells = sweep(
-                found.live,
-                [x.live for x in free],
-                levels=list(levels.values()),
-                batches=calibration.batches,
-                outputs=calibration.outputs,
-                log=Log(
-                    path=calibration.log or Path(folder) / "sweep.jsonl",
-                    on_cell=calibration.on_cell,
-                ),
-            )
-        by_key = {level.key: number for number, level in levels.items()}
-        for cell in cells:
-            if math.isfinite(cell.error):
-                damages[cell.unit][by_key[cell.level]] = cell.error**2
-    return damages
-
-
-def _cells(
-    found: Located,
-    groups: Sequence[Group],
-    how: Quantisation | Pruning,
-    calibration: Calibration,
-) -> tuple[dict[float, Level], list[Group]]:
-    """The levels and the units of a sweep: what is pinned, or stays whole, needs none."""
-    norms = norms_of(found, groups, how, calibration)
-    whole = [level for level in how.levels if not (isinstance(how, Pruning) and level == 0)]
-    free = [x for x in groups if x.unit.pin is None and _fits(x, how)]
-    return {level: level_of(how, level, norms) for level in whole}, free
-
-
-def norms_of(
-    found: Located,
-    groups: Sequence[Group],
-    how: Quantisation | Pruning,
-    calibration: Calibration | None,
-) -> dict[str, torch.Tensor]:
-    """Norms of inputs by matrix where Wanda needs them, else nothing."""
-    if isinstance(how, Quantisation) or how.importance != "wanda":
-        return {}
-    if calibration is None:
-        raise UsageError(
-            "Wanda needs data: give calibration, on the command line --calibration FILE"
-        )
-    matrices = [x for group in groups for x in group.matrices]
-    return input_norms(
-        found.live, matrices, batches=calibration.batches, outputs=calibration.outputs
     )
 
 
@@ -423,12 +323,12 @@ def _planned(
 ) -> tuple[PlannedUnit, ...]:
     units = [x.unit for x in groups]
     sizes = list(made.sizes)
-    if asked.action == "prune" and _pattern(asked.how) is None:
+    if asked.action == "prune" and pattern_of(asked.how) is None:
         sizes = deciding.exact(sizes, units, asked.budget)
     planned = []
     for group, level, size in zip(groups, made.levels, sizes, strict=True):
         parts = _sizes(group, asked.action, level)
-        if asked.action == "prune" and _pattern(asked.how) is None:
+        if asked.action == "prune" and pattern_of(asked.how) is None:
             parts = _shared([x.params for x in group.matrices], size)
             level = 1 - size / group.unit.params
         at = damages.get(group.name, {})
@@ -467,12 +367,3 @@ def _remarks(asked: _Asked, needs: str) -> list[str]:
         more = 16 / asked.how.group * (1 if asked.how.symmetric else 1.5)
         notes.append(f"scales add about {more:.3g} bits a weight that are not counted")
     return notes
-
-
-def _pattern(how: Quantisation | Pruning) -> tuple[int, int] | None:
-    return how.pattern if isinstance(how, Pruning) else None
-
-
-def _fits(group: Group, how: Quantisation | Pruning) -> bool:
-    pattern = _pattern(how)
-    return pattern is None or all(x.shape[1] % pattern[1] == 0 for x in group.matrices)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from frog.cli.console import OUT, Progress, say, suggest
 from frog.cli.levels import Rows, calibrated
 from frog.cli.options import Format
-
-if TYPE_CHECKING:
-    from frog.types.level_plans import LevelPlan
-
-REFUSED = 3
 
 
 def apply(  # noqa: PLR0913 - a flag is an argument here
@@ -49,14 +44,15 @@ def apply(  # noqa: PLR0913 - a flag is an argument here
     from frog.types.level_plans import LevelPlan
 
     made = LevelPlan.from_json(plan)
-    _check_verified(made, plan, force=force, quiet=format == "quiet")
+    if made.verification is None and format != "quiet":
+        say(f"{plan} was not verified: frog verify says whether it is better than uniform")
     where = model or made.path
     data = Rows(
         model=where, calibration=calibration, column=column, task=task, rows=rows, length=length,
         quiet=format == "quiet",
     )  # fmt: skip
     given = calibrated(data, Progress(quiet=True), None)
-    api.apply_plan(where, made, out=out, format=to, calibration=given)
+    api.apply_plan(where, made, out=out, format=to, calibration=given, force=force)
     size = _size(out)
     if format == "json":
         import json
@@ -72,16 +68,6 @@ def apply(  # noqa: PLR0913 - a flag is an argument here
         OUT.print(f"{done}: {out} ({size:,} bytes)", soft_wrap=True)
         if to == "plain":
             suggest("frog", "compare", where, str(out))
-
-
-def _check_verified(plan: LevelPlan, file: Path, *, force: bool, quiet: bool) -> None:
-    """Refuse a plan that was found to be worse; say so where none looked."""
-    if plan.verification is None:
-        if not quiet:
-            say(f"{file} was not verified: frog verify says whether it is better than uniform")
-    elif plan.verification.get("worse") and not force:
-        say(f"frog: {file}: the plan was worse than the uniform one: --force carries it out")
-        raise typer.Exit(REFUSED)
 
 
 def _size(out: Path) -> int:

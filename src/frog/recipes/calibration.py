@@ -119,6 +119,7 @@ def _read(recipe: Recipe, file: Path, asked: Asked) -> Calibration:
         model=loaded,
         source=str(file),
         task=task,
+        tokens=_tokens if task == "causal-lm" else None,
         unused=r"(^|\.)pooler\." if task == "sentence-embedding" else None,
     )
 
@@ -273,9 +274,7 @@ def _outputs(task: str, recipe: Recipe, model: Any) -> Callable[[Any, Any], torc
     if task == "causal-lm":
 
         def logits_at(model: Any, batch: Any) -> torch.Tensor:
-            length = batch["input_ids"].shape[1]
-            places = np.unique(np.linspace(0, length - 1, min(length, COMPARED)).astype(int))
-            return model(**batch, use_cache=False).logits[:, places]
+            return model(**batch, use_cache=False).logits[:, _places(batch)]
 
         return logits_at
     if task == "sentence-embedding":
@@ -289,6 +288,18 @@ def _outputs(task: str, recipe: Recipe, model: Any) -> Callable[[Any, Any], torc
 
         return vectors
     return lambda model, batch: model(**batch).logits
+
+
+def _places(batch: Any) -> np.ndarray:
+    """Positions whose logits are compared: evenly spaced, the last is never one."""
+    length = batch["input_ids"].shape[1]
+    return np.unique(np.linspace(0, length - 2, min(length - 1, COMPARED)).astype(int))
+
+
+def _tokens(batch: Any) -> torch.Tensor:
+    """(E, P) tokens, of which the one at p + 1 is what the logits at p predict."""
+    ids, places = batch["input_ids"], _places(batch)
+    return torch.cat([ids[:, :1], ids[:, places[:-1] + 1]], 1)
 
 
 def _loss(model: Any, batch: Any) -> torch.Tensor:

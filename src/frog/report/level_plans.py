@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from frog.report.words import brief, count, middle, percent, printable, quantity
+from frog.types.judgements import Judgement
 from frog.types.level_plans import LevelPlan, PlannedUnit, Quantisation, SweepPreview
 
 SHOWN = 12
@@ -124,3 +125,21 @@ def _units(units: Sequence[PlannedUnit], *, bits: bool) -> Table:
         cells += ["–" if x.score is None else brief(x.score, 3)] if scored else []
         table.add_row(Text(middle(printable(x.name), NAME)), *cells)
     return table
+
+
+def judgement_table(judgement: Judgement, action: str) -> RenderableType:
+    """The plan and those it was held against, a row each, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    names = list(judgement.metrics)
+    size = "bits in all" if action == "bits" else "weights kept"
+    for title in (size, "error", "angle", *names):
+        table.add_column(title, justify="right", no_wrap=True)
+    if names:
+        whole = [brief(judgement.metrics[x]) for x in names]
+        table.add_row("unchanged", "", "0", "0", *whole)
+    for x in judgement.plans:
+        cells = [f"{x.size:,}", brief(x.error), brief(x.angle)]
+        table.add_row(Text(x.name), *cells, *(brief(x.metrics[name]) for name in names))
+    style = {"better": "green", "worse": "red"}.get(judgement.verdict, "")
+    return Group(table, "", Text(judgement.sentence, style=style))

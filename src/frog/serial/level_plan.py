@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
 from frog.errors import ReportError, UsageError
+from frog.serial.judgement import judgement_from_dict, judgement_to_json
 from frog.serial.plain import check_header, null, parse_file, shown, text_of
 from frog.serial.plan import PLAN_FORMAT, PLAN_VERSION
 from frog.types.level_plans import (
@@ -46,7 +48,9 @@ def level_plan_to_dict(plan: LevelPlan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "units": [_unit_to_dict(x) for x in plan.units],
         "left_out": dict(plan.left_out),
-        "verification": None if plan.verification is None else dict(plan.verification),
+        "verification": None
+        if plan.verification is None
+        else json.loads(judgement_to_json(plan.verification)),
     }
 
 
@@ -94,7 +98,9 @@ def level_plan_from_dict(data: Any, origin: str) -> LevelPlan:
             left_out={str(k): str(v) for k, v in data["left_out"].items()},
             calibration=_text(data["calibration"]),
             data=_text(data["data"]),
-            verification=_verification(data["verification"]),
+            verification=None
+            if data["verification"] is None
+            else judgement_from_dict(data["verification"], f"{origin}: verification"),
             notes=tuple(str(x) for x in data["notes"]),
         )
     except ReportError:
@@ -172,12 +178,6 @@ def _unit(item: Any, place: str, how: Quantisation | Pruning) -> PlannedUnit:
         level = 1 - sum(x.size for x in matrices) / sum(x.params for x in matrices)
     return PlannedUnit(name=name, matrices=matrices, level=level, damage=damage, score=score,
                        pinned=pinned)  # fmt: skip
-
-
-def _verification(item: Any) -> dict[str, Any] | None:
-    if item is not None and not isinstance(item, dict):
-        raise ValueError(f"verification must be a dictionary or null, got {shown(item)}")
-    return item
 
 
 def _repeats(names: list[str]) -> bool:

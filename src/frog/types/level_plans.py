@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from frog.errors import UnknownName, UsageError
+from frog.types.judgements import Judgement
 
 LEVEL_ACTIONS = ("bits", "prune")
 TIES = ("tensor", "serving", "block")
@@ -133,7 +134,8 @@ class Calibration:
     need one. ``model`` is the loaded module where a file was read, ``source`` its name. Cells are
     kept in ``log``, so that what was interrupted goes on; ``on_cell(done, total, unit, level)``
     is told of each. ``unused`` is a regular expression over matrices that no output depends on,
-    ``task`` that of recipes.
+    ``task`` that of recipes. ``tokens(batch)``, for
+    logits (E, P, V) of a language model, gives (E, P) tokens: that at p + 1 is what p predicts.
     """
 
     batches: Sequence[Any]
@@ -145,6 +147,7 @@ class Calibration:
     on_cell: Callable[[int, int, str, str], None] = lambda done, total, unit, level: None
     unused: str | None = None
     task: str = ""
+    tokens: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +236,7 @@ class LevelPlan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     calibration: str = ""
     data: str = ""
-    verification: Mapping[str, Any] | None = None
+    verification: Judgement | None = None
     notes: tuple[str, ...] = ()
 
     @property

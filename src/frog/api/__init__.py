@@ -10,6 +10,7 @@ from frog.api.exporting import export_delta, export_plan
 from frog.api.flowing import Flow, flow
 from frog.api.gating import gate, read_policy
 from frog.api.listing import (
+    list_allocators,
     list_granularities,
     list_guards,
     list_metrics,
@@ -17,6 +18,7 @@ from frog.api.listing import (
     list_rules,
     list_scores,
     list_tasks,
+    list_unit_scores,
     list_ways,
 )
 from frog.api.measuring import Run, analyze, check, device_of, inspect, matrices_of
@@ -48,6 +50,7 @@ __all__ = [
     "gradients_from",
     "inspect",
     "layer_rates",
+    "list_allocators",
     "list_granularities",
     "list_guards",
     "list_metrics",
@@ -55,6 +58,7 @@ __all__ = [
     "list_rules",
     "list_scores",
     "list_tasks",
+    "list_unit_scores",
     "list_ways",
     "matrices_of",
     "merge_reports",

@@ -133,7 +133,7 @@ def calibrated(asked: Compress | Rows, progress: Progress, log: Path | None) -> 
     def on_cell(done: int, total: int, unit: str, level: str) -> None:
         if not progress.total:
             progress.start([1.0] * (total - done + 1))
-        progress.step(f"{unit} {level}", 1.0, cached=False)
+        progress.step(f"{unit} {level.split()[0]}", 1.0, cached=False)
 
     return replace(made, on_cell=on_cell)
 

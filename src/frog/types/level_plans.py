@@ -283,3 +283,13 @@ class LevelPlan:
         from frog.serial.level_plan import read_level_plan
 
         return read_level_plan(path)
+
+
+def refuse_levels(plan: Any) -> None:
+    """UsageError for a plan of compression where one of what is tuned must be."""
+    if isinstance(plan, LevelPlan):
+        raise UsageError(
+            f"a plan must be of what is tuned (frog.allocate), got one of {plan.action}: "
+            "frog.apply_plan carries that out; a layer is compressed or tuned, as you say, never "
+            "both by one plan"
+        )

@@ -21,8 +21,11 @@ from tests.recipes.small import save_bert, save_llama, write_jsonl
 
 Run = Callable[..., Done]
 
-TEXTS = [f"line {i}: the {w} of a frog is {'short' if i % 2 else 'long'}"
-         for i, w in enumerate(["leg", "eye", "song", "life", "jump", "tongue", "skin", "egg"] * 3)]  # fmt: skip
+WORDS = ("leg", "eye", "song", "life", "jump", "tongue", "skin", "egg")
+TEXTS = [
+    f"line {i}: the {word} of a frog is {'short' if i % 2 else 'long'}"
+    for i, word in enumerate(WORDS * 3)
+]
 QUICK = ("--rows", "8", "--length", "16", "--levels", "2,4,8")
 
 
@@ -352,10 +355,12 @@ def test_the_plan_for_other_tools(in_process: Run, bert: Path, tmp_path: Path) -
 def test_a_plan_that_is_worse_is_refused(
     in_process: Run, llama: Path, others: Path, tmp_path: Path
 ) -> None:
-    """The heads of one block at one bit, all else at eight: planted to lose."""
+    """One block at one bit, the other at seven: planted to lose."""
     plan = tmp_path / "plan.json"
-    done = in_process("plan", "bits", llama, "--levels", "1,8", "--budget", "4", "--rule",
-                      "uniform", "--pin", "layers.0=1", "--pin", "layers.1=7", "-o", plan)  # fmt: skip
+    done = in_process(
+        "plan", "bits", llama, "--levels", "1,8", "--budget", "4", "--rule", "uniform",
+        "--pin", "layers.0=1", "--pin", "layers.1=7", "-o", plan,
+    )  # fmt: skip
     assert done.code == 0, done.err
     words = ("verify", plan, "--calibration", others, "--length", "8", "--rows", "32")
     done = in_process(*words)

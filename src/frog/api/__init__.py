@@ -27,6 +27,7 @@ from frog.api.recipes import Watch, gradients_from, read_recipe
 from frog.api.recommending import recommend
 from frog.api.selecting import Choice, select
 from frog.api.tuning import checkpoint_step, preview, tune
+from frog.compression.planned import is_judged
 
 __all__ = [
     "Choice",
@@ -49,6 +50,7 @@ __all__ = [
     "gate",
     "gradients_from",
     "inspect",
+    "is_judged",
     "layer_rates",
     "list_allocators",
     "list_granularities",

@@ -15,7 +15,7 @@ from frog.compression.checkpoints import FORMATS, write_checkpoint
 from frog.compression.curves import Bits, Level, digest_of
 from frog.compression.judging import Trial, judge
 from frog.compression.live import LiveUnit, change
-from frog.compression.planned import levels_of
+from frog.compression.planned import is_judged, levels_of
 from frog.compression.task_metrics import perplexity
 from frog.errors import UnknownName, UsageError
 from frog.exports.auto_round import layer_config
@@ -88,7 +88,7 @@ def apply_plan(
     known = (*CHECKPOINTS, *TEXTS)
     if format not in known:
         raise UnknownName("format of a compressed model", format, known)
-    if plan.verification is not None and not force:
+    if plan.verification is not None and is_judged(plan) and not force:
         plan.verification.require()
     if format != "plain" and plan.action != "bits":
         raise UsageError(f"'{format}' is for bits, got a plan that prunes: 'plain' holds its zeros")

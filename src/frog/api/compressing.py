@@ -143,6 +143,10 @@ def _ready(model: Any, named: str | LevelRule, asked: _Asked) -> _Ready:
         raise UsageError(
             f"a pattern needs a rule by curves ({', '.join(deciding.CURVES)}), got '{rule}'"
         )
+    if getattr(asked.how, "importance", "") == "wanda" and asked.calibration is None:
+        raise UsageError(
+            "Wanda needs data: give calibration, on the command line --calibration FILE"
+        )
     found = located(model, asked.calibration)
     groups, left = groups_of(found, asked.targets, asked.action)
     return _Ready(rule=rule, needs=needs, found=found, groups=groups, left_out=left)

@@ -15,7 +15,6 @@ from frog.api.planned_units import Group, Located
 from frog.compression.curves import Level, Log, digest_of, model_digest, read_log, sweep
 from frog.compression.inputs import input_norms
 from frog.compression.planned import level_of
-from frog.errors import UsageError
 from frog.types.level_plans import Calibration, Pruning, Quantisation
 
 
@@ -66,15 +65,11 @@ def norms_of(
     found: Located,
     groups: Sequence[Group],
     how: Quantisation | Pruning,
-    calibration: Calibration | None,
+    calibration: Calibration,
 ) -> dict[str, torch.Tensor]:
     """Norms of inputs by matrix where Wanda needs them, else nothing."""
     if isinstance(how, Quantisation) or how.importance != "wanda":
         return {}
-    if calibration is None:
-        raise UsageError(
-            "Wanda needs data: give calibration, on the command line --calibration FILE"
-        )
     matrices = [x for group in groups for x in group.matrices]
     return input_norms(
         found.live, matrices, batches=calibration.batches, outputs=calibration.outputs

@@ -44,7 +44,7 @@ def apply(  # noqa: PLR0913 - a flag is an argument here
     from frog.types.level_plans import LevelPlan
 
     made = LevelPlan.from_json(plan)
-    if made.verification is None and format != "quiet":
+    if format != "quiet" and not api.is_judged(made):
         say(f"{plan} was not verified: frog verify says whether it is better than uniform")
     where = model or made.path
     data = Rows(

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,36 +43,36 @@ class Compress:
     purpose: str
     model: str
     budget: str
-    rule: str
-    knobs: Mapping[str, float]
-    report: Path | None
-    include: str | None
-    exclude: str | None
-    calibration: Path | None
-    column: str | None
-    task: str | None
-    rows: int
-    length: int | None
-    levels: str | None
-    pins: Sequence[str]
-    tie: str
-    group: int | None
-    symmetric: bool
-    importance: str
-    within: str
-    pattern: str | None
-    out: Path | None
-    jobs: int | None
-    cache: bool
-    everything: bool
-    format: str
+    rule: str = "auto"
+    knobs: Mapping[str, float] = field(default_factory=dict)
+    report: Path | None = None
+    include: str | None = None
+    exclude: str | None = None
+    calibration: Path | None = None
+    column: str | None = None
+    task: str | None = None
+    rows: int = 64
+    length: int | None = None
+    levels: str | None = None
+    pins: Sequence[str] = ()
+    tie: str = "tensor"
+    group: int | None = 64
+    symmetric: bool = True
+    importance: str = "magnitude"
+    within: str = "matrix"
+    pattern: str | None = None
+    out: Path | None = None
+    jobs: int | None = None
+    cache: bool = True
+    everything: bool = False
+    format: str = "auto"
 
     @property
     def quiet(self) -> bool:
         return self.format == "quiet"
 
 
-def plan_levels(asked: Compress, *, dry_run: bool) -> None:
+def plan_levels(asked: Compress, *, dry_run: bool = False) -> None:
     """Make the plan, or say what it would take."""
     from frog import api
     from frog.types.level_plans import LevelRule

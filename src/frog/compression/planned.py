@@ -35,6 +35,10 @@ class Pattern:
         mask = n_of_m_mask(weight_mn, scores, keep=self.keep, of=self.of)
         weight_mn.masked_fill_(mask.logical_not_(), 0.0)
 
+    def size(self, params: int) -> int:
+        """Weights that are kept."""
+        return params * self.keep // self.of
+
 
 def level_of(
     how: Quantisation | Pruning, level: float, norms: Mapping[str, Tensor] | None = None
@@ -60,11 +64,23 @@ def levels_of(plan: LevelPlan, norms: Mapping[str, Tensor] | None = None) -> dic
             "a plan by Wanda needs the text or images it was made with: give calibration, on the "
             "command line --calibration FILE"
         )
+    return _levels(plan, norms)
+
+
+def is_judged(plan: LevelPlan) -> bool:
+    """Whether the plan has a verdict, and is still the one that was judged: it may be edited."""
+    if plan.verification is None:
+        return False
+    judged = {name: key.split(" norms=")[0] for name, key in plan.verification.levels.items()}
+    return judged == {name: level.key for name, level in _levels(plan, None).items()}
+
+
+def _levels(plan: LevelPlan, norms: Mapping[str, Tensor] | None) -> dict[str, Level]:
     found = {}
     for unit in plan.units:
         for matrix in unit.matrices:
-            level = unit.level if plan.action == "bits" else _share(matrix, how)
-            found[matrix.name] = level_of(how, level, norms)
+            level = unit.level if plan.action == "bits" else _share(matrix, plan.how)
+            found[matrix.name] = level_of(plan.how, level, norms)
     return found
 
 

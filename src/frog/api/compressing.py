@@ -225,9 +225,9 @@ def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
 
 
 def digest_of_matrices(found: Located, names: Sequence[str]) -> str:
-    """Digest of names and contents of matrices, in order."""
+    """Digest of names and contents of matrices, whatever their order: a file has its own."""
     joined = hashlib.blake2b(digest_size=16)
-    for name in names:
+    for name in sorted(names):
         line = f"{name} {found.stored[name].loader.fingerprint()}\n"
         joined.update(line.encode("utf-8", "backslashreplace"))
     return joined.hexdigest()

@@ -108,10 +108,10 @@ def fast(known: Catalogue, wanted: Wanted, records: Records) -> list[Cell]:
 def final(known: Catalogue, wanted: Wanted, records: Records) -> list[Cell]:
     """The default and its comparators of ``final.json``, on test, with seeds not used before."""
     plan: dict[str, Any] = json.loads(FINAL.read_text())
-    names = dict.fromkeys([plan["default"], *plan["comparators"]])
+    names = dict.fromkeys([plan["default"], *plan["comparators"], *plan["controls"]])
     cells = []
     for t in wanted.tasks or known.tasks:
-        count = plan["seeds_slow" if t in SLOW else "seeds_fast"]
+        count = plan["seeds_fast" if t in plan["fast"] else "seeds_slow"]
         for m in wanted.methods or names:
             if refused(records, t, m):
                 continue

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import frog
 from tests.cli.runs import Done
+from tests.test_serial_delta import CASES, damaged, stored, version_1
 
 Run = Callable[..., Done]
 
@@ -189,3 +190,40 @@ def test_delta_diff_apply_revert(in_process: Run, model: Path, tmp_path: Path) -
         done = in_process("delta", *words)
         assert done.code == 2 and told in done.err, (words, done.err)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_delta_of_version_1_is_carried_out(in_process: Run, model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(model)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] += 1
+    tuned = tmp_path / "tuned.safetensors"
+    save_file(tensors, tuned)
+    delta = stored(tmp_path / "old.safetensors", *version_1(frog.diff(str(model), str(tuned))))
+    for words in (
+        ("apply", model, delta, "-o", tmp_path / "again.safetensors"),
+        ("revert", tuned, delta, "-o", tmp_path / "back.safetensors"),
+        ("export", delta, "--base", model, "--to", "merged", "-o", tmp_path / "m.safetensors"),
+        ("export", delta, "--base", model, "--to", "shira", "-o", tmp_path / "adapter"),
+        ("export", delta, "--base", model, "--to", "card", "-o", tmp_path / "card.md"),
+    ):
+        done = in_process("delta", *words)
+        assert done.code == 0, (words, done.err)
+    for name, wanted in (("again", tuned), ("m", tuned), ("back", model)):
+        assert frog.diff(str(tmp_path / f"{name}.safetensors"), str(wanted)).count == 0
+
+
+@pytest.mark.parametrize(("version", "kind"), CASES)
+def test_a_damaged_delta_is_refused(
+    in_process: Run, model: Path, tmp_path: Path, version: int, kind: str
+) -> None:
+    file, out = tmp_path / "d.safetensors", tmp_path / "x"
+    told = damaged(file, kind, version)
+    for words in (
+        ("apply", model, file), ("revert", model, file),
+        ("export", file, "--base", model, "--to", "card"),
+    ):  # fmt: skip
+        done = in_process("delta", *words, "-o", out)
+        said = "".join(done.err.split())
+        assert done.code == 2 and "".join(told.split()) in said, (words, done.err)
+    assert not out.exists()

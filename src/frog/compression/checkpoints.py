@@ -68,7 +68,7 @@ def write_compressed_tensors(
     1 to 8 bits; asymmetric matrices and those of one bit take one bit more, and 8 asymmetric bits
     are refused. All else as :func:`write_checkpoint`.
     """
-    return write_checkpoint(folder, levels, out, FORMATS["compressed-tensors"])
+    return write_checkpoint(folder, levels, out, format=FORMATS["compressed-tensors"])
 
 
 def write_torchao(folder: str | Path, levels: Mapping[str, Bits], out: str | Path) -> Written:
@@ -76,11 +76,11 @@ def write_torchao(folder: str | Path, levels: Mapping[str, Bits], out: str | Pat
 
     1 to 8 bits, in both forms. All else as :func:`write_checkpoint`.
     """
-    return write_checkpoint(folder, levels, out, FORMATS["torchao"])
+    return write_checkpoint(folder, levels, out, format=FORMATS["torchao"])
 
 
 def write_checkpoint(
-    folder: str | Path, levels: Mapping[str, Bits], out: str | Path, format: CheckpointFormat
+    folder: str | Path, levels: Mapping[str, Bits], out: str | Path, *, format: CheckpointFormat
 ) -> Written:
     """Write a copy of ``folder`` with the matrices of ``levels`` in ``format``.
 
@@ -106,17 +106,18 @@ def write_checkpoint(
         format.check(target.name, target.rounding)
     files = weight_files(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as inside:
-            copy = Path(inside) / out.name
+        place = out.resolve()  # "." has no name of its own
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as inside:
+            copy = Path(inside) / place.name
             skipped = shutil.ignore_patterns(*NOT_COPIED, *files)
             shutil.copytree(
                 folder, copy, ignore=lambda at, xs: skipped(at, xs) if Path(at) == folder else ()
             )
             size, difference = _write_weights(folder, copy, files, found, format)
             _write_config(copy, format.config({x.module: x.rounding for x in found}, kept))
-            if out.exists():
-                out.rmdir()
-            copy.rename(out)
+            if place.exists():
+                place.rmdir()
+            copy.rename(place)
     except (OSError, SafetensorError) as error:
         words = getattr(error, "strerror", None) or error
         raise FrogError(f"{out}: could not be written ({words}); nothing was left behind") from None
@@ -172,7 +173,10 @@ def _write_weights(
 
 def _stored(weight_mn: Tensor, target: Target, format: CheckpointFormat) -> tuple[Stored, float]:
     """The matrix in the format, and what its scales lose in the type of the weights."""
-    exact = round_to_nearest(weight_mn, target.rounding)
+    try:
+        exact = round_to_nearest(weight_mn, target.rounding)
+    except UsageError as error:
+        raise UsageError(f"{target.name}: {error}") from None
     kept = replace(exact, scales=exact.scales.to(weight_mn.dtype))
     return format.store(target.module, kept, target.rounding), _difference(kept, exact)
 

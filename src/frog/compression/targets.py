@@ -49,10 +49,13 @@ def weight_files(folder: Path) -> tuple[str, ...]:
         )
     try:
         found = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        beside = all(Path(name).name == name for name in found)
     except (ValueError, KeyError, AttributeError, TypeError):
+        found, beside = [], False
+    if not found or not beside:
         raise ModelError(
-            f"{folder / INDEX}: must map tensors to files: download it again"
-        ) from None
+            f"{folder / INDEX}: must map tensors to files beside it: download it again"
+        )
     for name in found:
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: named in {INDEX}, but absent: download it again")
@@ -92,6 +95,11 @@ def targets(folder: Path, levels: Mapping[str, Bits]) -> tuple[tuple[Target, ...
         if kind not in TYPES:
             raise UsageError(
                 f"{name} must be float32, float16 or bfloat16, got {kind}: convert the model first"
+            )
+        if len(shape) != 2:
+            raise ModelError(
+                f"{name} must have two axes as the weight of a Linear layer, got {shape}: the "
+                "files are not those of config.json's architecture"
             )
         m, n = shape
         found.append(

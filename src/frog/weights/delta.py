@@ -127,7 +127,13 @@ def check_base(delta: SparseDelta, tensors: TensorList, *, revert: bool = False)
                 f"{tensors.path}: {part.tensor} must be {part.dtype} {part.shape} as in the delta, "
                 f"got {got}: the delta was made {told}"
             )
-        found = digest(bits_of(tensor), part.shape, part.dtype)
+        bits = bits_of(tensor)
+        if bits.dtype != part.xor.dtype:
+            raise UsageError(
+                f"{tensors.path}: {part.tensor} must have bit patterns of {bits.dtype} in the "
+                f"delta, got {part.xor.dtype}: the delta is damaged; make it again"
+            )
+        found = digest(bits, part.shape, part.dtype)
         wanted, other = (part.after, part.before) if revert else (part.before, part.after)
         if found == wanted:
             continue

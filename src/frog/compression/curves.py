@@ -42,6 +42,11 @@ class Level(Protocol):
         """The name of the level in the log."""
         ...
 
+    @property
+    def value(self) -> float:
+        """The level as a number: a bit width or a sparsity."""
+        ...
+
     def apply(self, name: str, weight_mn: Tensor) -> None:
         """Change the matrix of that name in place."""
         ...
@@ -63,6 +68,11 @@ class Bits:
         how = self.rounding
         form = "symmetric" if how.symmetric else "asymmetric"
         return f"bits={how.bits} group={how.group or 'row'} {form}"
+
+    @property
+    def value(self) -> float:
+        """Bits."""
+        return self.rounding.bits
 
     def apply(self, name: str, weight_mn: Tensor) -> None:
         """Round every weight."""
@@ -90,6 +100,11 @@ class Sparsity:
         """Share, importance, what is compared; a digest of the norms where there are some."""
         named = f"sparsity={float(self.share)!r} {self.importance} within {self.within}"
         return f"{named} norms={digest_of(self.norms)}" if self.norms else named
+
+    @property
+    def value(self) -> float:
+        """The share that goes."""
+        return self.share
 
     def apply(self, name: str, weight_mn: Tensor) -> None:
         """Set the least important weights to zero."""
@@ -177,14 +192,23 @@ def sweep(
             with restored(model, places) as copies:
                 own = {x.name: copy for x, copy in zip(places, copies, strict=True)}
                 follow(model, places, around)
+                joint = None
                 for unit, missing in wanted:
                     for level in missing:
-                        with restored(model, unit.matrices):
-                            for matrix in unit.matrices:
-                                if matrix.name in own:
-                                    write(model, matrix, own[matrix.name])
-                                change(model, matrix, partial(level.apply, matrix.name))
-                            error, angle = _distortion(model, batches, outputs, base)
+                        theirs = {
+                            around[x.name].key if x.name in around else "" for x in unit.matrices
+                        }
+                        if theirs == {level.key}:
+                            # the unit is in its place in the plan: one number for all such units
+                            joint = joint or _distortion(model, batches, outputs, base)
+                            error, angle = joint
+                        else:
+                            with restored(model, unit.matrices):
+                                for matrix in unit.matrices:
+                                    if matrix.name in own:
+                                        write(model, matrix, own[matrix.name])
+                                    change(model, matrix, partial(level.apply, matrix.name))
+                                error, angle = _distortion(model, batches, outputs, base)
                         cell = Cell(unit=unit.name, level=level.key, model=weights, data=data,
                                     error=error, angle=angle, around=company)  # fmt: skip
                         out.add(cell)
@@ -192,6 +216,10 @@ def sweep(
                         done += 1
                         told.on_cell(done, total, unit.name, level.key)
     return tuple(known[unit.name, level.key] for unit in units for level in levels)
+
+
+def _keys(plan: Mapping[str, Level], unit: LiveUnit) -> set[str]:
+    return {plan[x.name].key if x.name in plan else "" for x in unit.matrices}
 
 
 def named(matrices: Iterable[WeightMatrix], plan: Mapping[str, Level]) -> list[WeightMatrix]:

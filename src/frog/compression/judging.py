@@ -6,7 +6,7 @@ What a plan was made on cannot prove it: its damages were chosen to look small t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +103,8 @@ def judge(
     plans = {"plan": plan, "uniform": uniform(plan, params)}
     for number in range(randoms):
         plans[f"random {number + 1}"] = shuffled(plan, params, seed=seed + number)
-    weights, found = model_digest(model), {}
-    with inference(model):
-        whole, base = _unchanged(model, trial)
-        with restored(model, places) as copies:
-            for name, levels in plans.items():
-                for place, copy in zip(places, copies, strict=True):
-                    write(model, place, copy)
-                follow(model, places, levels)
-                found[name] = _measured(model, trial, base)
+    found = measure(model, {"": {}, **plans}, matrices=places, trial=trial)
+    unchanged = found.pop("")
     return Judgement(
         levels={name: level.key for name, level in plan.items()},
         plans=tuple(
@@ -120,15 +113,15 @@ def judge(
                 size=size_of(plans[name], params),
                 error=seen.error,
                 angle=seen.angle,
-                metrics={x.name: x.value(seen.metrics[x.name]) for x in trial.metrics},
+                metrics=seen.values(trial.metrics),
             )
             for name, seen in found.items()
         ),
-        differences=tuple(_differences(found["plan"], found["uniform"], trial.metrics, seed)),
+        differences=tuple(differences(found["plan"], found["uniform"], trial.metrics, seed=seed)),
         by=trial.by,
         examples=len(found["plan"].moved),
-        metrics={x.name: x.value(whole[x.name]) for x in trial.metrics},
-        model=weights,
+        metrics=unchanged.values(trial.metrics),
+        model=model_digest(model),
         data=data,
         unseen=bool(trial.seen),
         seed=seed,
@@ -150,51 +143,74 @@ def _refuse_seen(trial: Trial, data: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Measured:
-    """One plan, by example: squares of errors and outputs, angles, (E,); parts of metrics."""
+class Measured:
+    """One plan, by example: ||Y - Y0||^2, ||Y0||^2, mean 1 - cosine, (E,); parts of metrics."""
 
     moved: np.ndarray
     whole: np.ndarray
     turned: np.ndarray
-    metrics: dict[str, np.ndarray]
+    metrics: Mapping[str, np.ndarray]
 
     @property
     def error(self) -> float:
+        """||Y - Y0|| / ||Y0|| over all examples; infinite where an output is not finite."""
         return _finite(relative(float(self.moved.sum()), float(self.whole.sum())))
 
     @property
     def angle(self) -> float:
+        """Mean of 1 - cosine; infinite where an output is not finite."""
         return _finite(float(self.turned.mean()))
+
+    def values(self, metrics: Sequence[Metric]) -> dict[str, float]:
+        """The metrics over all examples."""
+        return {x.name: float(x.value(self.metrics[x.name])) for x in metrics}
 
 
 def _finite(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def _unchanged(model: nn.Module, trial: Trial) -> tuple[dict[str, np.ndarray], list[Tensor]]:
-    """Parts of the metrics, and outputs, of the model as it is."""
-    base = [checked_output(trial.outputs(model, batch)).clone() for batch in trial.batches]
-    examples = sum(1 if x.ndim == 1 else len(x) for x in base)
-    if examples < FEWEST_EXAMPLES:
-        raise UsageError(
-            f"a trial needs {FEWEST_EXAMPLES} examples or more for its intervals, got {examples}"
-        )
-    parts = [_parts(trial.metrics, x, batch) for x, batch in zip(base, trial.batches, strict=True)]
-    return _joined(trial.metrics, parts), base
+def measure(
+    model: nn.Module,
+    plans: Mapping[str, Plan],
+    *,
+    matrices: Iterable[WeightMatrix],
+    trial: Trial,
+) -> dict[str, Measured]:
+    """Any number of plans on the trial's data, by name; an empty plan changes nothing."""
+    places = named(
+        matrices, {name: level for plan in plans.values() for name, level in plan.items()}
+    )
+    found = {}
+    with inference(model):
+        base = [checked_output(trial.outputs(model, batch)).clone() for batch in trial.batches]
+        examples = sum(1 if x.ndim == 1 else len(x) for x in base)
+        if examples < FEWEST_EXAMPLES:
+            raise UsageError(
+                f"a trial needs {FEWEST_EXAMPLES} examples or more for its intervals, got "
+                f"{examples}"
+            )
+        with restored(model, places) as copies:
+            for name, plan in plans.items():
+                for place, copy in zip(places, copies, strict=True):
+                    write(model, place, copy)
+                follow(model, named(places, plan), plan)
+                found[name] = _measured(model, trial, base, same=not plan)
+    return found
 
 
-def _measured(model: nn.Module, trial: Trial, base: Sequence[Tensor]) -> _Measured:
+def _measured(model: nn.Module, trial: Trial, base: Sequence[Tensor], *, same: bool) -> Measured:
     """The model as it is now, against its outputs as they were."""
     each, parts = [], []
     for batch, before in zip(trial.batches, base, strict=True):
-        after = trial.outputs(model, batch)
+        after = before if same else trial.outputs(model, batch)
         each.append(distortions(after, before))
         parts.append(_parts(trial.metrics, after, batch))
-    return _Measured(
+    return Measured(
         moved=np.concatenate([x.moved.cpu().numpy() for x in each]),
         whole=np.concatenate([x.whole.cpu().numpy() for x in each]),
         turned=np.concatenate([(x.turned / x.rows).cpu().numpy() for x in each]),
-        metrics=_joined(trial.metrics, parts),
+        metrics={x.name: np.concatenate([part[x.name] for part in parts]) for x in trial.metrics},
     )
 
 
@@ -211,18 +227,13 @@ def _parts(metrics: Sequence[Metric], outputs: Tensor, batch: Any) -> dict[str, 
     return found
 
 
-def _joined(
-    metrics: Sequence[Metric], parts: Sequence[Mapping[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    return {x.name: np.concatenate([part[x.name] for part in parts]) for x in metrics}
-
-
 # ----------------------------------------------------------------------------- intervals
 
 
-def _differences(
-    plan: _Measured, other: _Measured, metrics: Sequence[Metric], seed: int
-) -> Iterable[Difference]:
+def differences(
+    plan: Measured, other: Measured, metrics: Sequence[Metric], *, seed: int = 0
+) -> Iterator[Difference]:
+    """The plan against another in error, angle and every metric, with paired intervals."""
     rng = np.random.default_rng(seed)
     count = len(plan.moved)
     # how often each example is drawn: (resamples, E)

@@ -53,7 +53,7 @@ def plan_bits(
     every width, the outputs are compared, and the dynamic programme takes the widths of least
     damage; what was measured stays in its log. Without, ``auto`` goes by the rounding error alone.
     ``rule`` is ``allocator`` or ``allocator:score`` (docs/compression.md). ``report`` is for scores
-    by alpha; else the model is measured. Scales are not counted: 16 / group bits a weight.
+    by alpha; else the model is measured. Scales are not counted: 16 / group bits a weight, 32 / group in float32.
 
     No plan is known to be better than the uniform one before :func:`verify_plan` says so. Raises
     :class:`~frog.errors.UsageError` for a budget out of range or a rule without what it needs.
@@ -220,7 +220,7 @@ def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
         left_out=ready.left_out,
         calibration=asked.calibration.source if asked.calibration else "",
         data=digest_of(asked.calibration.batches) if asked.calibration else "",
-        notes=(*notes, *_remarks(asked, needs)),
+        notes=(*notes, *_remarks(asked, needs, groups)),
     )
 
 
@@ -363,11 +363,12 @@ def _shared(params: Sequence[int], size: int) -> list[int]:
     return counts.tolist()
 
 
-def _remarks(asked: _Asked, needs: str) -> list[str]:
+def _remarks(asked: _Asked, needs: str, groups: Sequence[Group]) -> list[str]:
     notes = []
     if needs != "curves":
         notes.append("nothing was measured on data: frog verify says what this plan is worth")
     if isinstance(asked.how, Quantisation) and asked.how.group is not None:
-        more = 16 / asked.how.group * (1 if asked.how.symmetric else 1.5)
+        wide = any(x.dtype in ("float32", "float64") for g in groups for x in g.matrices)
+        more = ((32 if wide else 16) + (0 if asked.how.symmetric else 8)) / asked.how.group
         notes.append(f"scales add about {more:.3g} bits a weight that are not counted")
     return notes

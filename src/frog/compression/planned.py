@@ -29,6 +29,11 @@ class Pattern:
         named = f"pattern={self.keep}:{self.of} {self.importance}"
         return f"{named} norms={digest_of(self.norms)}" if self.norms else named
 
+    @property
+    def value(self) -> float:
+        """The share that is set to zero."""
+        return 1 - self.keep / self.of
+
     def apply(self, name: str, weight_mn: Tensor) -> None:
         """Set the others to zero."""
         scores = IMPORTANCE[self.importance](weight_mn, self.norms.get(name))

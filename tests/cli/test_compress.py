@@ -94,6 +94,33 @@ def test_from_plan_to_model(
     assert done.code == 2 and "not those that the plan was made for" in done.err
 
 
+def test_an_interrupted_sweep_goes_on(
+    in_process: Run, bert: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, log = tmp_path / "plan.json", tmp_path / "plan.sweep.jsonl"
+    words = ("plan", "bits", bert, "--calibration", texts, *QUICK, "-o", plan)
+    with monkeypatch.context() as patch:
+        from frog.compression import curves
+
+        add = curves._Log.add
+
+        def third(self: curves._Log, cell: curves.Cell) -> None:
+            add(self, cell)
+            if len(read_log(self.path)) == 3:
+                raise KeyboardInterrupt
+
+        patch.setattr(curves._Log, "add", third)
+        done = in_process(*words)
+    assert done.code == 130 and not plan.exists()
+    assert "kept in" in done.err and done.err.splitlines()[-1].startswith("Next  frog plan bits")
+    kept = log.read_bytes()
+    assert kept.count(b"\n") == 3
+    assert in_process(*words).code == 0 and log.read_bytes().startswith(kept)
+    whole = plan.read_bytes()
+    log.unlink()
+    assert in_process(*words).code == 0 and plan.read_bytes() == whole
+
+
 def test_a_language_model_pruned_exactly(
     in_process: Run, llama: Path, texts: Path, others: Path, tmp_path: Path
 ) -> None:

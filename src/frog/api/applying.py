@@ -109,7 +109,7 @@ def apply_plan(
         return out
     if format != "plain":
         rounded = {name: level for name, level in levels.items() if isinstance(level, Bits)}
-        return write_checkpoint(path, rounded, out, FORMATS[format]).path
+        return write_checkpoint(path, rounded, out, format=FORMATS[format]).path
     return rewrite(
         path,
         {x: found.stored[x] for x in levels},

@@ -53,7 +53,8 @@ def plan_bits(
     every width, the outputs are compared, and the dynamic programme takes the widths of least
     damage; what was measured stays in its log. Without, ``auto`` goes by the rounding error alone.
     ``rule`` is ``allocator`` or ``allocator:score`` (docs/compression.md). ``report`` is for scores
-    by alpha; else the model is measured. Scales are not counted: 16 / group bits a weight, 32 / group in float32.
+    by alpha; else the model is measured. Scales are not counted: 16 / group bits a weight, 32 in
+    float32.
 
     No plan is known to be better than the uniform one before :func:`verify_plan` says so. Raises
     :class:`~frog.errors.UsageError` for a budget out of range or a rule without what it needs.

@@ -141,19 +141,21 @@ def calibrated(asked: Compress | Rows, progress: Progress, log: Path | None) -> 
 @contextmanager
 def interruptible(progress: Progress, log: Path | None) -> Iterator[None]:
     """Ctrl-C says what is kept and how to go on."""
+    ended = False
     try:
         yield
     except KeyboardInterrupt:
+        ended = True
+    finally:
         progress.stop()
+    if ended:  # outside of the handler: main tells an interruption that it finds there
         if log is not None and progress.done:
             done = f"{progress.done} of {progress.total}"
             say(f"interrupted: {done} cells are kept in {log}; the same command goes on:")
             suggest("frog", *sys.argv[1:])
         else:
             say("interrupted: nothing is written")
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        progress.stop()
+        raise typer.Exit(INTERRUPTED)
 
 
 def budget_of(asked: Compress) -> float:

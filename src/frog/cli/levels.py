@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -92,11 +92,13 @@ def plan_levels(asked: Compress, *, dry_run: bool = False) -> None:
     report = _report(asked, rule)
     made: Any = None
     make: Any = api.plan_bits if asked.purpose == "bits" else api.plan_prune
-    with interruptible(progress, None if given is None else given.log):
+    with contextlib.suppress(KeyboardInterrupt), stopping(progress):
         made = make(
             asked.model, budget, rule=rule, calibration=given, how=how, targets=targets,
             report=report,
         )  # fmt: skip
+    if made is None:
+        _interrupted(progress, None if given is None else given.log)
     if asked.out is not None:
         made.to_json(asked.out)
     if asked.format == "json":
@@ -138,24 +140,24 @@ def calibrated(asked: Compress | Rows, progress: Progress, log: Path | None) -> 
     return replace(made, on_cell=on_cell)
 
 
-@contextmanager
-def interruptible(progress: Progress, log: Path | None) -> Iterator[None]:
-    """Ctrl-C says what is kept and how to go on."""
-    ended = False
+@contextlib.contextmanager
+def stopping(progress: Progress) -> Iterator[None]:
+    """Progress ends in any case."""
     try:
         yield
-    except KeyboardInterrupt:
-        ended = True
     finally:
         progress.stop()
-    if ended:  # outside of the handler: main tells an interruption that it finds there
-        if log is not None and progress.done:
-            done = f"{progress.done} of {progress.total}"
-            say(f"interrupted: {done} cells are kept in {log}; the same command goes on:")
-            suggest("frog", *sys.argv[1:])
-        else:
-            say("interrupted: nothing is written")
-        raise typer.Exit(INTERRUPTED)
+
+
+def _interrupted(progress: Progress, log: Path | None) -> NoReturn:
+    """Say what is kept and how to go on, and leave."""
+    if log is not None and progress.done:
+        done = f"{progress.done} of {progress.total}"
+        say(f"interrupted: {done} cells are kept in {log}; the same command goes on:")
+        suggest("frog", *sys.argv[1:])
+    else:
+        say("interrupted: nothing is written")
+    raise typer.Exit(INTERRUPTED)
 
 
 def budget_of(asked: Compress) -> float:

@@ -10,7 +10,7 @@ import pytest
 from frog.metrics import METRICS
 from frog.serial import comparison_to_dict, report_to_dict, series_to_dict
 from frog.serial.policy import DEFAULT_POLICY, policy_from_yaml
-from frog.types import KINDS, LayerReport, ModelReport, Policy, Settings
+from frog.types import KINDS, LayerReport, ModelReport, Policy, Settings, Strategy
 from tests.report.comparisons import change, comparison, tuning_run
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +118,8 @@ def test_report_page_names_every_key() -> None:
         assert f"`{key}`" in text, key
     compared = comparison_to_dict(comparison(change("w", 0)))
     series = series_to_dict(tuning_run())
-    for key in (*compared, *compared["before"], *compared["layers"][0], *series):
+    strategy = Strategy.__dataclass_fields__
+    for key in (*compared, *compared["before"], *compared["layers"][0], *series, *strategy):
         assert f"`{key}`" in text, key
 
 

@@ -17,7 +17,7 @@ from tests.cli.runs import Done, files_of
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")
 
-from tests.recipes.small import save_bert, save_llama, write_jsonl
+from tests.recipes.small import save_bert, save_llama, save_vit, write_jsonl
 
 Run = Callable[..., Done]
 
@@ -231,6 +231,25 @@ def test_tensors_ready_for_the_model(in_process: Run, llama: Path, tmp_path: Pat
         np.savez(tmp_path / f"{name}.npz", input_ids=value)
         done = in_process("plan", "bits", llama, "--calibration", tmp_path / f"{name}.npz")
         assert done.code == 2 and told in done.err, done.err
+
+
+def test_images_as_arrays_and_as_tensors(in_process: Run, tmp_path: Path) -> None:
+    vit = save_vit(tmp_path / "vit")
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3))
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"image": x.tolist()} for x in pixels])
+    np.savez(tmp_path / "t.npz", pixel_values=(pixels.transpose(0, 3, 1, 2) / 255).astype("f4"))
+    plan = tmp_path / "plan.json"
+    done = in_process("plan", "prune", vit, "--calibration", rows, "--levels", "0,0.2,0.5",
+                      "--budget", "0.3", "-o", plan)  # fmt: skip
+    assert done.code == 0, done.err
+    done = in_process("verify", plan, "--calibration", tmp_path / "t.npz")
+    assert done.code in (0, 3), done.err
+    ids = tmp_path / "ids.npz"
+    np.savez(ids, input_ids=np.ones((2, 4), int))
+    done = in_process("verify", plan, "--calibration", ids)
+    assert done.code == 2 and "takes pixel_values" in done.err
+    done = in_process("plan", "prune", vit, "--calibration", rows, "--column", "picture")
+    assert done.code == 2 and "no column 'picture'" in done.err
 
 
 @pytest.mark.parametrize(("words", "told"), [

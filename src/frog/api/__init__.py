@@ -26,6 +26,7 @@ from frog.api.merging import merge_reports
 from frog.api.recipes import Watch, gradients_from, read_recipe
 from frog.api.recommending import recommend
 from frog.api.selecting import Choice, select
+from frog.api.strategies import are_strategies, compare_runs
 from frog.api.tuning import checkpoint_step, preview, tune
 from frog.compression.planned import is_judged
 
@@ -38,9 +39,11 @@ __all__ = [
     "analyze",
     "apply_delta",
     "apply_plan",
+    "are_strategies",
     "check",
     "checkpoint_step",
     "compare",
+    "compare_runs",
     "default_log",
     "device_of",
     "diff",

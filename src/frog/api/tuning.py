@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
@@ -26,8 +25,9 @@ from frog.api.recipes import (
     whole_names,
 )
 from frog.exports.card import card_section
-from frog.serial.plain import null, text_of
+from frog.serial.plain import null
 from frog.serial.recipe import recipe_to_yaml
+from frog.serial.tuned import metrics_to_json
 from frog.types import Plan, Selection, Settings, SparseDelta
 from frog.types.recipes import Recipe, TunePlan, TuneResult
 from frog.version import __version__
@@ -209,10 +209,12 @@ def _autocast(arguments: Any) -> Any:
 def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     from frog.recipes import output as folder
     from frog.recipes import training
+    from frog.recipes.rows import digest_of
+    from frog.recipes.spent import Meter, Spent, name_of
 
     recipe, prepared, tuner = setup.recipe, setup.prepared, setup.trainer
     trainer = training.trainer_of(prepared, setup.arguments, setup.optimizer)
-    earlier = folder.read_run(Path(recipe.output))
+    there = folder.read_run(Path(recipe.output))
     if run is None:
         watch.on_stage("measuring the task before")
         before = training.measure(trainer, prepared)
@@ -220,7 +222,7 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         digest = "" if setup.selection is None else setup.selection.digest
         run = folder.RunState(
             status="running", recipe=folder.state_of(recipe), selection=digest,
-            before=null(before), files=earlier.files if earlier is not None else (),
+            before=null(before), files=there.files if there is not None else (),
         )  # fmt: skip
         if setup.selection is not None:
             setup.selection.save(output / training.CHECKPOINTS / "selection.safetensors")
@@ -232,14 +234,15 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     checkpoint = training.last_checkpoint(output)
     watch.on_plan(setup)
     watch.on_stage("training")
-    started = time.monotonic() - run.seconds
+    earlier = Spent(seconds=run.seconds, cpu_seconds=run.cpu_seconds, memory=run.memory)
+    meter = Meter(setup.arguments.device, earlier)
     training.reseed(setup.arguments)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
-        run.with_status("interrupted", output, seconds=time.monotonic() - started)
+        run.with_status("interrupted", output, **asdict(meter.read()))
         raise
-    seconds = time.monotonic() - started
+    spent = meter.read()
     watch.on_stage("measuring the task after")
     after = training.measure(trainer, prepared)
     result = TuneResult(
@@ -253,11 +256,16 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         changed=0,
         params=setup.params,
         steps=trainer.state.global_step,
-        seconds=seconds,
+        **asdict(spent),
         rate=setup.rate,
         resumed_at=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
         stopped=_stopped(setup.tuner),
         alarms=len(setup.tuner.alarms) if setup.tuner else 0,
+        mode=recipe.mode,
+        higher=prepared.higher,
+        rows={split: len(prepared.splits[split]) for split in after},
+        digests={split: digest_of(prepared.splits[split]) for split in after},
+        device=name_of(setup.arguments.device),
         notes=(*prepared.notes, *setup.notes),
     )
     watch.on_stage("writing the result")
@@ -300,6 +308,8 @@ def _write(setup: Setup, result: TuneResult, trainer: Any, run: Any) -> TuneResu
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
         delta.save(folder / "delta.safetensors")
+        size = (folder / "delta.safetensors").stat().st_size
+        result = replace(result, delta_bytes=size)
         if setup.selection is not None:
             setup.selection.save(folder / "selection.safetensors")
             setup.selection.plan.to_json(folder / "plan.json")
@@ -307,8 +317,8 @@ def _write(setup: Setup, result: TuneResult, trainer: Any, run: Any) -> TuneResu
             certificate.to_json(folder / "certificate.json")
         made_with = {"frog": __version__, **versions()}
         (folder / "recipe.yaml").write_text(recipe_to_yaml(recipe, made_with))
-        log = trainer.state.log_history
-        (folder / "metrics.json").write_text(_metrics(result, log))
+        told = metrics_to_json(result, trainer.state.log_history)
+        (folder / "metrics.json").write_text(told)
         (folder / "README.md").write_text(_card(result, delta))
         files = tuple(sorted(x.name for x in folder.iterdir()))
     return replace(result, files=files)
@@ -329,16 +339,9 @@ def _compared(setup: Setup, result: TuneResult, run: Any, watch: Watch) -> TuneR
             verdict=found.verdict,
             files=(*result.files, "compare.html", "compare.json"),
         )
-    run.with_status(status, output, seconds=result.seconds, files=result.files)
+    spent = {name: getattr(result, name) for name in ("seconds", "cpu_seconds", "memory")}
+    run.with_status(status, output, files=result.files, **spent)
     return result
-
-
-def _metrics(result: TuneResult, log: Sequence[Mapping[str, Any]]) -> str:
-    plain = asdict(result)
-    kept = {k: plain[k] for k in ("task", "metric", "before", "after", "trainable", "changed",
-                                  "params", "steps", "seconds", "rate", "stopped", "alarms",
-                                  "notes")}  # fmt: skip
-    return text_of({"format": "frog-metrics", "version": 1, **null(kept), "log": null(list(log))})
 
 
 def _card(result: TuneResult, delta: SparseDelta) -> str:

@@ -154,9 +154,10 @@ def _metrics(result: TuneResult) -> Table | None:
         for i, name in enumerate(_ordered(metrics, result.metric)):
             before = result.before.get(split, {}).get(name, math.nan)
             style = "bold" if name == result.metric else ""
+            after = metrics[name]
             table.add_row(
-                split if i == 0 else "", Text(name, style), _value(name, before),
-                Text(_value(name, metrics[name]), style), _change(name, before, metrics[name]),
+                split if i == 0 else "", Text(name, style), metric_value(name, before),
+                Text(metric_value(name, after), style), metric_change(name, before, after),
             )  # fmt: skip
     return table
 
@@ -166,18 +167,20 @@ def _ordered(metrics: Mapping[str, float], first: str) -> Iterator[str]:
     yield from sorted(names, key=lambda x: (x != first, x not in FIRST, names.index(x)))
 
 
-def _value(name: str, value: float) -> str:
+def metric_value(name: str, value: float) -> str:
+    """A metric as people read it: shares in percent, a dash where there is none."""
     if math.isnan(value):
         return "–"
     return f"{100 * value:.1f} %" if name in PERCENT else f"{value:.4g}"
 
 
-def _change(name: str, before: float, after: float) -> Text:
-    """The change, green for the better and red for the worse."""
+def metric_change(name: str, before: float, after: float, *, higher: bool | None = None) -> Text:
+    """The change, green for the better and red for the worse; ``higher`` says which is better."""
     if math.isnan(before) or math.isnan(after):
         return Text("–")
     change = after - before
     text = f"{100 * change:+.1f}" if name in PERCENT else f"{change:+.3g}"
-    better = change < 0 if name in LOWER else change > 0
+    rises = name not in LOWER if higher is None else higher
+    better = change > 0 if rises else change < 0
     style = "" if change == 0 else "green" if better else "red"
     return Text(text.replace("-", "−"), style=style)

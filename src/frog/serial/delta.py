@@ -235,3 +235,19 @@ def _damaged(place: str, what: str) -> ReportError:
     return ReportError(
         f"{place}: {what}: the file is damaged or was edited; write it again with {MAKER}"
     )
+
+
+def is_delta(path: Any) -> bool:
+    """Whether a file says in its header that it is a delta of ours; its arrays are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not isinstance(path, str | Path) or Path(path).suffix != ".safetensors":
+        return False
+    try:
+        if not Path(path).expanduser().is_file():  # a pipe would wait for a writer, for ever
+            return False
+        with safe_open(Path(path).expanduser(), framework="np") as file:
+            about = json.loads((file.metadata() or {}).get("frog", "null"))
+    except (SafetensorError, OSError, ValueError, RuntimeError, RecursionError):
+        return False
+    return get(about, "format") == DELTA_FORMAT

@@ -6,6 +6,7 @@
     reports       a model as measured: settings, layers, findings
     flow          pairs of matrices, pathways, a metric over depth
     comparisons   models before and after, series of them, gates
+    strategies    ways to fine-tune one model, side by side
     policies      the rules of a gate
     plans         how much of a model may be trained, and its split over the matrices
     recommendations what is worth doing with a model, how much to tune, for how long
@@ -74,6 +75,7 @@ from frog.types.recommendations import (
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
 from frog.types.selections import GRANULARITIES, Chosen, Selection
 from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
+from frog.types.strategies import Strategy
 from frog.types.wiring import Edge, Gain, Heads, Wiring
 
 __all__ = [
@@ -143,6 +145,7 @@ __all__ = [
     "SparseDelta",
     "Spectrum",
     "Stop",
+    "Strategy",
     "Targets",
     "TensorDelta",
     "WeightMatrix",

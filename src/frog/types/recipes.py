@@ -8,6 +8,7 @@ from typing import Any
 
 from frog.types.plans import Plan
 from frog.types.selections import Selection
+from frog.types.spectra import NAN
 
 MODES = ("select", "layers")
 """Ways to train: chosen weights all the time, or whole layers that are drawn by turns."""
@@ -205,8 +206,13 @@ class TuneResult:
     """What a run gave: the task before and after, and what it changed.
 
     ``before`` and ``after`` map splits to metrics, ``metric`` is the one that the task goes by.
-    ``stopped`` says which guard ended the run, "" where none did. ``changed`` counts weights that
-    differ from the start, ``trainable`` those that could.
+    A larger one is better where ``higher``. ``rows`` counts what each split measured, ``digests``
+    say which rows: metrics of unlike ones are not to be compared. ``stopped`` says which guard
+    ended the run, "" where none did. ``changed`` counts weights that differ from the start,
+    ``trainable`` those that could. ``seconds`` and ``cpu_seconds`` are those of training, the
+    latter of this process on all cores; ``memory`` is the peak while training in bytes: allocated
+    on the GPU where ``device`` names one, else resident in the whole process; NaN where the system
+    does not tell. ``delta_bytes`` is the size of the file of what changed.
     """
 
     output: str
@@ -224,6 +230,14 @@ class TuneResult:
     resumed_at: int = 0
     stopped: str = ""
     alarms: int = 0
+    mode: str = "select"
+    higher: bool = True
+    rows: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    cpu_seconds: float = NAN
+    memory: float = NAN
+    device: str = ""
+    delta_bytes: int = 0
     verdict: str = ""
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -4,6 +4,7 @@
     ├── UsageError                2  wrong use or configuration
     │   ├── UnknownName           2  no such metric, score, rule, ...: names the nearest
     │   └── ReportError           2  not a report of ours, damaged, or of another make
+    ├── PlanRefused               3  a plan of compression is worse than none
     ├── ModelError                4  the model cannot be read or is not supported
     │   └── UnsupportedFormat     4  recognised, but not something FROG can measure
     └── MissingPackage            2  an optional package is needed: gives the install line
@@ -45,6 +46,12 @@ class UnknownName(UsageError):
 
 class ReportError(UsageError):
     """A saved report cannot be read or does not fit the others."""
+
+
+class PlanRefused(FrogError):
+    """A plan of compression does more harm than a uniform one of its size."""
+
+    exit_code = 3
 
 
 class ModelError(FrogError):

@@ -25,6 +25,7 @@ from frog.selection.keep import (
 )
 from frog.selection.scores import Kept, Score, Subject
 from frog.types import GRANULARITIES, Chosen, Gradient, ModelReport, Plan, Selection, WeightMatrix
+from frog.types.level_plans import refuse_levels
 from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
 
@@ -103,6 +104,7 @@ def select(
     >>> select(layer, plan, score="magnitude").count
     164
     """
+    refuse_levels(plan)
     expression = parse(score)
     choice = choice or Choice()
     if granularity not in GRANULARITIES:

@@ -5,6 +5,7 @@ live            units (a matrix, a block) of a live model: read, changed, put ba
 inputs          norms of the inputs of each matrix, for Wanda
 scores          how much a unit matters: the registry
 curves          distortion of the outputs with one unit changed, in a log that can be resumed
+planned         a plan of compression as levels by matrix
 formats         what a format of quantised checkpoints is: the registry
 packed          compressed-tensors: files as small as the bits say
 torchao_format  torchao: for its kernels; one byte a weight

@@ -21,10 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frog.compression.live import LiveUnit, change, inference, restored
+from frog.compression.distortion import checked_output, distortions, relative
+from frog.compression.live import LiveUnit, change, inference, restored, write
 from frog.compression.pruning import IMPORTANCE, Within, count_at, keep_mask
 from frog.errors import UsageError
+<<<<<<< HEAD
 from frog.numerics.rounding import Rounding, round_in_place
+=======
+from frog.types import WeightMatrix
+>>>>>>> verbs
 
 MEASURED = ("error", "angle")
 """The numbers of a cell."""
@@ -40,8 +45,17 @@ class Level(Protocol):
         """The name of the level in the log."""
         ...
 
+    @property
+    def value(self) -> float:
+        """The level as a number: a bit width or a sparsity."""
+        ...
+
     def apply(self, name: str, weight_mn: Tensor) -> None:
         """Change the matrix of that name in place."""
+        ...
+
+    def size(self, params: int) -> int:
+        """Size of a matrix of so many weights: bits of codes, or weights that are kept."""
         ...
 
 
@@ -58,9 +72,18 @@ class Bits:
         form = "symmetric" if how.symmetric else "asymmetric"
         return f"bits={how.bits} group={how.group or 'row'} {form}"
 
+    @property
+    def value(self) -> float:
+        """Bits."""
+        return self.rounding.bits
+
     def apply(self, name: str, weight_mn: Tensor) -> None:
         """Round every weight."""
         round_in_place(weight_mn, self.rounding)
+
+    def size(self, params: int) -> int:
+        """Bits of the codes; scales take the same at any width."""
+        return params * self.rounding.bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +104,11 @@ class Sparsity:
         named = f"sparsity={float(self.share)!r} {self.importance} within {self.within}"
         return f"{named} norms={digest_of(self.norms)}" if self.norms else named
 
+    @property
+    def value(self) -> float:
+        """The share that goes."""
+        return self.share
+
     def apply(self, name: str, weight_mn: Tensor) -> None:
         """Set the least important weights to zero."""
         scores = IMPORTANCE[self.importance](weight_mn, self.norms.get(name))
@@ -88,13 +116,18 @@ class Sparsity:
         mask = keep_mask(weight_mn, scores, pruned=pruned, within=self.within)
         weight_mn.masked_fill_(mask.logical_not_(), 0.0)
 
+    def size(self, params: int) -> int:
+        """Weights that are kept."""
+        return params - count_at(params, self.share)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One unit at one level: how far the outputs moved from the model's own.
 
     ``error`` is ||Y - Y0|| / ||Y0|| over all batches, ``angle`` the mean of 1 - cosine over the
-    rows of the outputs; both infinite where an output is not finite.
+    rows of the outputs; both infinite where an output is not finite. ``around`` is a digest of the
+    levels that all other units had, "" where they were as they are.
     """
 
     unit: str
@@ -103,6 +136,18 @@ class Cell:
     data: str
     error: float
     angle: float
+    around: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The file of a sweep; ``on_cell(done, total, unit, level)`` is told of each cell measured.
+
+    Cells that the file had are counted as done.
+    """
+
+    path: Path
+    on_cell: Callable[[int, int, str, str], None] = lambda done, total, unit, level: None
 
 
 def sweep(
@@ -112,89 +157,107 @@ def sweep(
     levels: Sequence[Level],
     batches: Sequence[Any],
     outputs: Outputs,
-    log: Path | str,
+    log: Path | str | Log,
+    around: Mapping[str, Level] | None = None,
 ) -> tuple[Cell, ...]:
     """The distortion of every unit at every level, in this order, each measured once.
 
     ``outputs(model, batch)`` gives the tensor that is compared, its rows along the last axis; it
     must give the same for the same model and batch, and another function needs another log. Cells
-    that ``log`` has for the same weights and batches are not measured again. Memory: the model,
-    its own outputs and a copy of one unit; pruning also holds the scores of one matrix, twice. The
-    weights are put back bit for bit, also after an error.
+    that ``log`` has for the same weights and batches are not measured again. ``around``, levels by
+    name of matrix, is a plan that all other units follow meanwhile: what a unit costs in company.
+    Memory: the model, its own outputs and a copy of one unit, of ``around`` of all that it names;
+    pruning also holds the scores of one matrix, twice. The weights are put back bit for bit, also
+    after an error.
     """
-    units, path = tuple(units), Path(log)
+    told = log if isinstance(log, Log) else Log(path=Path(log))
+    units, path = tuple(units), told.path
     if not batches:
         raise UsageError("a sweep needs one batch or more, got none")
     for word, names in (("units", [x.name for x in units]), ("levels", [x.key for x in levels])):
         if len(set(names)) < len(names):
             raise UsageError(f"{word} must have different names, got {', '.join(names)}")
+    matrices, around = [x for unit in units for x in unit.matrices], around or {}
+    places = named(matrices, around)
     weights, data = model_digest(model), digest_of(batches)
-    known = {(x.unit, x.level): x for x in read_log(path) if (x.model, x.data) == (weights, data)}
+    company = digest_of({name: around[name].key for name in sorted(around)}) if around else ""
+    known = {
+        (x.unit, x.level): x
+        for x in read_log(path)
+        if (x.model, x.data, x.around) == (weights, data, company)
+    }
     wanted = [(unit, [x for x in levels if (unit.name, x.key) not in known]) for unit in units]
-    if any(missing for _, missing in wanted):
+    total = len(units) * len(levels)
+    done = total - sum(len(missing) for _, missing in wanted)
+    if done < total:
         with inference(model), _Log(path) as out:
-            base = [_checked(outputs(model, batch)).clone() for batch in batches]
-            for unit, missing in wanted:
-                for level in missing:
-                    error, angle = _distortion(model, unit, level, (batches, outputs, base))
-                    cell = Cell(unit=unit.name, level=level.key, model=weights, data=data,
-                                error=error, angle=angle)  # fmt: skip
-                    out.add(cell)
-                    known[unit.name, level.key] = cell
+            base = [checked_output(outputs(model, batch)).clone() for batch in batches]
+            with restored(model, places) as copies:
+                own = {x.name: copy for x, copy in zip(places, copies, strict=True)}
+                follow(model, places, around)
+                joint = None
+                for unit, missing in wanted:
+                    for level in missing:
+                        theirs = {
+                            around[x.name].key if x.name in around else "" for x in unit.matrices
+                        }
+                        if theirs == {level.key}:
+                            # the unit is in its place in the plan: one number for all such units
+                            joint = joint or _distortion(model, batches, outputs, base)
+                            error, angle = joint
+                        else:
+                            with restored(model, unit.matrices):
+                                for matrix in unit.matrices:
+                                    if matrix.name in own:
+                                        write(model, matrix, own[matrix.name])
+                                    change(model, matrix, partial(level.apply, matrix.name))
+                                error, angle = _distortion(model, batches, outputs, base)
+                        cell = Cell(unit=unit.name, level=level.key, model=weights, data=data,
+                                    error=error, angle=angle, around=company)  # fmt: skip
+                        out.add(cell)
+                        known[unit.name, level.key] = cell
+                        done += 1
+                        told.on_cell(done, total, unit.name, level.key)
     return tuple(known[unit.name, level.key] for unit in units for level in levels)
 
 
+def _keys(plan: Mapping[str, Level], unit: LiveUnit) -> set[str]:
+    return {plan[x.name].key if x.name in plan else "" for x in unit.matrices}
+
+
+def named(matrices: Iterable[WeightMatrix], plan: Mapping[str, Level]) -> list[WeightMatrix]:
+    """The matrices that a plan names, in their own order; UsageError where it names others."""
+    found = [x for x in matrices if x.name in plan]
+    unknown = sorted(set(plan) - {x.name for x in found})
+    if unknown:
+        raise UsageError(
+            f"a plan must name matrices that it is used on, got {unknown[0]}: make it for this "
+            "model"
+        )
+    return found
+
+
+def follow(model: nn.Module, matrices: Iterable[WeightMatrix], plan: Mapping[str, Level]) -> None:
+    """Change every matrix as the plan says."""
+    for matrix in matrices:
+        change(model, matrix, partial(plan[matrix.name].apply, matrix.name))
+
+
 def _distortion(
-    model: nn.Module,
-    unit: LiveUnit,
-    level: Level,
-    measured: tuple[Sequence[Any], Outputs, Sequence[Tensor]],
+    model: nn.Module, batches: Sequence[Any], outputs: Outputs, base: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """Relative error and mean 1 - cosine of the outputs with one unit changed."""
-    batches, outputs, base = measured
+    """Relative error and mean 1 - cosine of the outputs of the model as it is now."""
     moved = whole = turned = 0.0
     rows = 0
-    with restored(model, unit.matrices):
-        for matrix in unit.matrices:
-            change(model, matrix, partial(level.apply, matrix.name))
-        for batch, before in zip(batches, base, strict=True):
-            after = outputs(model, batch)
-            if after.shape != before.shape:
-                raise UsageError(
-                    f"outputs must keep their shape, got {tuple(after.shape)} after "
-                    f"{tuple(before.shape)}: compare what does not depend on the weights' choice"
-                )
-            now, then = after.double(), before.double()
-            moved += float((now - then).square().sum())
-            whole += float(then.square().sum())
-            angles = _angles(now, then)
-            turned += float(angles.sum())
-            rows += angles.numel()
-    error = math.sqrt(moved / whole) if whole > 0 else (0.0 if moved == 0 else math.inf)
+    for batch, before in zip(batches, base, strict=True):
+        each = distortions(outputs(model, batch), before)
+        moved += float(each.moved.sum())
+        whole += float(each.whole.sum())
+        turned += float(each.turned.sum())
+        rows += each.rows * len(each.turned)
+    error = relative(moved, whole)
     found = (error, turned / rows)
     return found if all(math.isfinite(x) for x in found) else (math.inf, math.inf)
-
-
-def _angles(now: Tensor, then: Tensor) -> Tensor:
-    """1 - cosine of the rows; of a row of zeros 0 if both are, else 1."""
-    now, then = now.reshape(-1, now.shape[-1]), then.reshape(-1, then.shape[-1])
-    sizes = now.norm(dim=1) * then.norm(dim=1)
-    cosine = (now * then).sum(1) / torch.where(sizes == 0, torch.ones_like(sizes), sizes)
-    # rounding errors are no angle: equal rows have none
-    return torch.where((now == then).all(1), torch.zeros_like(cosine), 1 - cosine)
-
-
-def _checked(output: Any) -> Tensor:
-    """The output of the model as it is, that all others are held against."""
-    if not isinstance(output, Tensor) or output.ndim == 0 or output.numel() == 0:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UsageError(
-            f"outputs(model, batch) must give a tensor with rows, got {got}: give logits or "
-            "embeddings"
-        )
-    if not bool(torch.isfinite(output).all()):
-        raise UsageError("the outputs of the unchanged model must be finite, got NaN or Inf")
-    return output
 
 
 # ---------------------------------------------------------------------------------- the log
@@ -243,6 +306,7 @@ def read_log(path: Path | str) -> tuple[Cell, ...]:
                     data=plain["data"],
                     error=numbers["error"],
                     angle=numbers["angle"],
+                    around=str(plain.get("around", "")),
                 )
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -88,15 +88,15 @@ def _read(source: DataSource, recipe: Recipe, split: str) -> Any:
     if not source.path:
         return _from_hub(source, place)
     try:
-        table = _table(Path(source.path), recipe.data.header)
+        table = read_table(Path(source.path), recipe.data.header)
     except (ValueError, OSError, UnicodeDecodeError) as error:  # ArrowInvalid is a ValueError
         reason = str(error).splitlines()[0]
         raise UsageError(f"{place}: {source.path} cannot be read: {reason}") from None
     return datasets.Dataset(table)
 
 
-def _table(path: Path, header: Sequence[str]) -> Any:
-    """A whole file as an Arrow table, by the end of its name."""
+def read_table(path: Path, header: Sequence[str] = ()) -> Any:
+    """A whole file as an Arrow table, by the end of its name; ValueError for what is none."""
     import pyarrow
     from pyarrow import csv, parquet
 

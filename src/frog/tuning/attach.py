@@ -21,6 +21,7 @@ from frog.tuning.places import call_of, place
 from frog.tuning.state import BeforeForward, Followed
 from frog.tuning.tap import pieces_of
 from frog.types import Noise, Plan, Rate, Selection, SparseDelta
+from frog.types.level_plans import refuse_levels
 
 
 class Tuner(Attached, Guarded):
@@ -71,6 +72,7 @@ class Tuner(Attached, Guarded):
     ) -> None:
         super().__init__(model, selection.seed)
         self.selection = selection
+        refuse_levels(plan)
         self.plan = plan or selection.plan
         self.measured = rates.Measured()
         self.matrices: tuple[TunedMatrix, ...] = place(model, selection, self.plan)

@@ -16,6 +16,7 @@
     certificates  what guards saw and did while a model was tuned
     noise         noise on those that are not
     levels        units of compression, damage at each level, a choice of levels
+    level_plans   bit widths or sparsities by unit, how and why
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -36,6 +37,16 @@ from frog.types.comparisons import (
 from frog.types.deltas import SparseDelta, TensorDelta
 from frog.types.flow import DepthProfile, Overlap, Pair, Pathway, Ranked
 from frog.types.gradients import Gradient, Gradients
+from frog.types.level_plans import (
+    Calibration,
+    LevelPlan,
+    LevelRule,
+    PlannedMatrix,
+    PlannedUnit,
+    Pruning,
+    Quantisation,
+    Targets,
+)
 from frog.types.matrices import (
     FAILED,
     Catalogue,
@@ -83,6 +94,7 @@ __all__ = [
     "Bound",
     "Breach",
     "Budget",
+    "Calibration",
     "Catalogue",
     "Certificate",
     "Chosen",
@@ -103,6 +115,8 @@ __all__ = [
     "Heads",
     "LayerChange",
     "LayerReport",
+    "LevelPlan",
+    "LevelRule",
     "Limit",
     "LiveParameter",
     "Loader",
@@ -115,8 +129,12 @@ __all__ = [
     "Pair",
     "Pathway",
     "Plan",
+    "PlannedMatrix",
+    "PlannedUnit",
     "Policy",
     "PowerLawFit",
+    "Pruning",
+    "Quantisation",
     "Ranked",
     "Rate",
     "Recommendation",
@@ -128,6 +146,7 @@ __all__ = [
     "Spectrum",
     "Stop",
     "Strategy",
+    "Targets",
     "TensorDelta",
     "WeightMatrix",
     "Wiring",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from frog.api.sampling import LayerSampler
     from frog.errors import FrogError, ModelError, ReportError, UsageError
-    from frog.tuning import Tuner, collect_gradients
+    from frog.tuning import Tuner, collect_gradients, fit_head
     from frog.types import (
         Alarm,
         Budget,
@@ -89,6 +89,7 @@ _HOMES = {
     "compare": "frog.api",
     "diff": "frog.api",
     "export_delta": "frog.api",
+    "fit_head": "frog.tuning",
     "flow": "frog.api",
     "gate": "frog.api",
     "inspect": "frog.api",
@@ -138,6 +139,7 @@ __all__ = [
     "compare",
     "diff",
     "export_delta",
+    "fit_head",
     "flow",
     "gate",
     "inspect",

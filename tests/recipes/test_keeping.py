@@ -101,6 +101,18 @@ def test_the_plan_says_both(bert: Path, rows: Path, tmp_path: Path) -> None:
     assert preview(recipe_of(bert, rows, tmp_path / "o", head_first=0)).head is None
 
 
+def test_a_head_that_cannot_be_fitted_is_told_by_its_key(
+    bert: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise UsageError("the loss of batch 1 must be finite, got nan")
+
+    monkeypatch.setattr("frog.tuning.fit_head", refused)
+    with pytest.raises(UsageError, match=r"^the recipe: head_first: the loss of batch 1"):
+        frog.tune(recipe_of(bert, rows, tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_model_that_has_its_head(rows: Path, tmp_path: Path) -> None:
     model = save_bert(tmp_path / "model", kind="BertForSequenceClassification",
                       id2label={0: "0", 1: "1"})  # fmt: skip

@@ -167,7 +167,8 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -
             load_head(head, recipe, prepared.model, Path(recipe.output) / CHECKPOINTS / FILE)
         elif head is not None and (not dry or asks_for_fitted(recipe)):
             watch.on_stage("fitting the new head")
-            drawn.update(fit(head, recipe, prepared, arguments))
+            with placed(recipe.where("head_first")):
+                drawn.update(fit(head, recipe, prepared, arguments))
 
     plan, chosen = _chosen(recipe, prepared, watch, resumed, fit_the_head)
     if recipe.mode == "layers":

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from frog.api.sampling import LayerSampler
     from frog.errors import FrogError, ModelError, ReportError, UsageError
-    from frog.tuning import Tuner, collect_gradients
+    from frog.tuning import Tuner, collect_gradients, fit_head
     from frog.types import (
         Alarm,
         Budget,
@@ -111,6 +111,7 @@ _HOMES = {
     "compare_runs": "frog.api",
     "diff": "frog.api",
     "export_delta": "frog.api",
+    "fit_head": "frog.tuning",
     "flow": "frog.api",
     "gate": "frog.api",
     "inspect": "frog.api",
@@ -173,6 +174,7 @@ __all__ = [
     "compare_runs",
     "diff",
     "export_delta",
+    "fit_head",
     "flow",
     "gate",
     "inspect",

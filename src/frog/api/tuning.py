@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from frog.api.comparing import compare
+from frog.api.fitting import (
+    FILE,
+    as_drawn,
+    asks_for_fitted,
+    autocast_of,
+    fit,
+    head_fit,
+    load_head,
+    save_head,
+)
 from frog.api.recipes import (
     Setup,
     Watch,
@@ -73,9 +83,10 @@ def preview(
     overrides: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> TunePlan:
-    """What :func:`tune` would do: plan, trainable weights, rate, memory, steps; trains nothing.
+    """What :func:`tune` would do: plan, trainable weights, rate, memory, steps; writes nothing.
 
-    Nothing is written. Raises as :func:`tune`, but for the output folder.
+    A new head is fitted in memory where the choice or the rate depends on it. Raises as
+    :func:`tune`, but for the output folder.
     """
     made = read_recipe(recipe, overrides)
     check_packages()
@@ -83,7 +94,7 @@ def preview(
     from frog.recipes.training import batch_of, calm, steps_of
 
     with calm():
-        setup = _set_up(made, watch or Watch(), resumed=False)
+        setup = _set_up(made, watch or Watch(), resumed=False, dry=True)
         trained = [x for x in setup.prepared.model.parameters() if x.requires_grad]
         if setup.arguments.gradient_checkpointing:
             setup.prepared.model.gradient_checkpointing_enable()
@@ -100,7 +111,7 @@ def preview(
             },
             optimizer=setup.make_optimizer,
             batch=setup.arguments.train_batch_size,
-            autocast=_autocast(setup.arguments),
+            autocast=autocast_of(setup.arguments),
         )
     rows = {split: len(x) for split, x in setup.prepared.splits.items()}
     steps, epochs = steps_of(setup.arguments, rows["train"])
@@ -118,6 +129,7 @@ def preview(
         epochs=epochs,
         steps=steps,
         batch=batch_of(setup.arguments),
+        head=setup.head,
         notes=(*setup.prepared.notes, *setup.notes),
     )
 
@@ -136,9 +148,9 @@ def checkpoint_step(recipe: Recipe) -> int | None:
 # ------------------------------------------------------------------------- before training
 
 
-def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool) -> Setup:
+def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -> Setup:
     """Everything up to the first step."""
-    from frog.recipes.training import arguments_of, optimizer_of
+    from frog.recipes.training import CHECKPOINTS, arguments_of, optimizer_of
 
     watch.on_stage("reading data and model")
     prepared = prepare(recipe)
@@ -147,7 +159,18 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool) -> Setup:
     weights = sum(x.nbytes for x in (*prepared.model.parameters(), *prepared.model.buffers()))
     sizes = {name: x.numel() for name, x in prepared.model.named_parameters()}
     kind, settings = optimizer_of(arguments, prepared.model, recipe)
-    plan, chosen = _chosen(recipe, prepared, watch, resumed)
+    head = head_fit(recipe, prepared, kind)
+    drawn: dict[str, Any] = {}
+
+    def fit_the_head() -> None:
+        if head is not None and resumed:
+            load_head(head, recipe, prepared.model, Path(recipe.output) / CHECKPOINTS / FILE)
+        elif head is not None and (not dry or asks_for_fitted(recipe)):
+            watch.on_stage("fitting the new head")
+            with placed(recipe.where("head_first")):
+                drawn.update(fit(head, recipe, prepared, arguments))
+
+    plan, chosen = _chosen(recipe, prepared, watch, resumed, fit_the_head)
     if recipe.mode == "layers":
         trainer = sampler_of(recipe, prepared, report_of(recipe, prepared, watch))
     else:
@@ -171,36 +194,33 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool) -> Setup:
         weights=weights,
         params=sum(sizes.values()),
         whole={name: sizes[name] for name in whole_names(recipe, prepared)},
+        head=head,
+        drawn=drawn,
         notes=() if chosen is None else chosen.notes,
     )
 
 
 def _chosen(
-    recipe: Recipe, prepared: Any, watch: Watch, resumed: bool
+    recipe: Recipe, prepared: Any, watch: Watch, resumed: bool, planned: Callable[[], None]
 ) -> tuple[Plan, Selection | None]:
-    """Plan and selection: those of the run that goes on, else made now."""
+    """Plan and selection: those of the run that goes on, else made now; ``planned`` is called
+    in between."""
     from frog.recipes.training import CHECKPOINTS
 
     if recipe.mode == "layers":
+        planned()
         return _no_plan(recipe), None
     if resumed:
+        planned()
         chosen = Selection.load(Path(recipe.output) / CHECKPOINTS / "selection.safetensors")
         return chosen.plan, chosen
-    return choose(recipe, prepared, watch)
+    return choose(recipe, prepared, watch, planned)
 
 
 def _no_plan(recipe: Recipe) -> Plan:
     from frog.types import Budget
 
     return Plan(path=recipe.model, digest="", rule="layers", budget=Budget(share=1.0), layers=())
-
-
-def _autocast(arguments: Any) -> Any:
-    import torch
-
-    if arguments.bf16:
-        return torch.bfloat16
-    return torch.float16 if arguments.fp16 else None
 
 
 # --------------------------------------------------------------------------------- training
@@ -217,7 +237,8 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     there = folder.read_run(Path(recipe.output))
     if run is None:
         watch.on_stage("measuring the task before")
-        before = training.measure(trainer, prepared)
+        with as_drawn(prepared.model, setup.drawn):
+            before = training.measure(trainer, prepared)
         output = folder.begin(recipe)
         digest = "" if setup.selection is None else setup.selection.digest
         run = folder.RunState(
@@ -226,6 +247,8 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         )  # fmt: skip
         if setup.selection is not None:
             setup.selection.save(output / training.CHECKPOINTS / "selection.safetensors")
+        if setup.head is not None:
+            save_head(setup.head, prepared.model, output / training.CHECKPOINTS / FILE)
     else:
         output, before = Path(recipe.output), _numbers(run.before or {})
     run = run.with_status("running", output)
@@ -243,6 +266,8 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         run.with_status("interrupted", output, **asdict(meter.read()))
         raise
     spent = meter.read()
+    if recipe.keep_change < 1:
+        tuner.scale_change(recipe.keep_change)
     watch.on_stage("measuring the task after")
     after = training.measure(trainer, prepared)
     result = TuneResult(
@@ -258,6 +283,8 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         steps=trainer.state.global_step,
         **asdict(spent),
         rate=setup.rate,
+        head=setup.head,
+        keep_change=recipe.keep_change,
         resumed_at=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
         stopped=_stopped(setup.tuner),
         alarms=len(setup.tuner.alarms) if setup.tuner else 0,

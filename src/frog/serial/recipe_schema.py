@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from frog.serial.yaml_values import Regex, as_list
+from frog.types.recipes import KEEP_CHANGE
 
 SHARED_DATA = ("train", "validation", "test", "old", "validation_share", "header", "limit")
 """Keys of ``data`` that every task takes."""
@@ -33,6 +34,12 @@ def _as_limits(value: Any) -> Any:
 def _as_rate(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ValueError("must be auto or a number above 0")
+    return None if value == "auto" else value
+
+
+def _as_steps(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("must be auto or a number of steps (0: none)")
     return None if value == "auto" else value
 
 
@@ -237,6 +244,8 @@ class Document(Section):
     train_also: Annotated[list[Regex], BeforeValidator(as_list)] | None = None
     learning_rate: Annotated[Positive | None, BeforeValidator(_as_rate)] = None
     full_learning_rate: Positive | None = None
+    head_first: Annotated[Natural | None, BeforeValidator(_as_steps)] = None
+    keep_change: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = KEEP_CHANGE
     noise: Annotated[Noise | None, BeforeValidator(_as_noise)] = None
     guards: Annotated[Any, BeforeValidator(_as_guards)] = []
     training: dict[str, Any] = {}

@@ -32,7 +32,7 @@ MAKE = "frog tune"
 KEPT = (
     "model", "mode", "task", "metric", "higher", "before", "after", "rows", "digests", "trainable",
     "changed", "params", "steps", "seconds", "cpu_seconds", "memory", "device", "delta_bytes",
-    "rate", "resumed_at", "stopped", "alarms", "notes",
+    "rate", "head", "keep_change", "resumed_at", "stopped", "alarms", "notes",
 )  # fmt: skip
 NUMBERS = ("seconds", "cpu_seconds", "memory")
 COUNTS = ("trainable", "changed", "params", "steps", "delta_bytes")

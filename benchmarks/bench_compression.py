@@ -206,8 +206,9 @@ def lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     yield f"{facts['cpu']}, {facts['cores']} shared cores, one thread; {versions}; November 2026."
     yield f"Made by `PYTHONPATH=src:. {command()}`."
     yield ""
-    yield "Every plan is judged on data that it was not made on; a split (seeds "\
-          f"{', '.join(map(str, SPLITS))}) draws both anew. Error is ||Y - Y0|| / ||Y0||, in a"  # fmt: skip
+    seeds = ", ".join(map(str, SPLITS))
+    yield f"Every plan is judged on data that it was not made on; a split (seeds {seeds}) draws"
+    yield "both anew. Error is ||Y - Y0|| / ||Y0||, in a"
     yield "change minus is better; 1 - cos is about its square. Means and 95 % t-intervals over"
     yield "splits; verdicts by paired bootstrap over the examples of one split. Size is bits, or"
     yield "the share kept, per weight of the matrices. Bits: round to nearest, groups of 64, widths"

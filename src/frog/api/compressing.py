@@ -16,9 +16,9 @@ from frog.api.planned_units import Group, Located, groups_of, located
 from frog.api.sweeping import counted, measured, pattern_of
 from frog.compression.curves import digest_of
 from frog.compression.pruning import count_at
-from frog.numerics.rounding import Rounding
 from frog.compression.scores import UNIT_SCORES, Evidence, score_named
 from frog.errors import UnknownName, UsageError
+from frog.numerics.rounding import Rounding
 from frog.types import ModelReport, Settings
 from frog.types.level_plans import (
     Calibration,

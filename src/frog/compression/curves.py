@@ -25,11 +25,8 @@ from frog.compression.distortion import checked_output, distortions, relative
 from frog.compression.live import LiveUnit, change, inference, restored, write
 from frog.compression.pruning import IMPORTANCE, Within, count_at, keep_mask
 from frog.errors import UsageError
-<<<<<<< HEAD
 from frog.numerics.rounding import Rounding, round_in_place
-=======
 from frog.types import WeightMatrix
->>>>>>> verbs
 
 MEASURED = ("error", "angle")
 """The numbers of a cell."""

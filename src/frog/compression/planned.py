@@ -9,8 +9,8 @@ from torch import Tensor
 
 from frog.compression.curves import Bits, Level, Sparsity, digest_of
 from frog.compression.pruning import IMPORTANCE, n_of_m_mask
-from frog.numerics.rounding import Rounding
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounding
 from frog.types.level_plans import LevelPlan, PlannedMatrix, Pruning, Quantisation
 
 

@@ -172,7 +172,7 @@ def test_runs_of_two_bases_are_refused(in_process: Run, runs: Path, made: Path) 
     assert done.code == 2 and "must come from one base" in done.err, done.err
     assert "few was tuned from" in done.err and not done.out
     other = frog.tune(made / "recipe.yaml", overrides=["model=" + str(runs / "base2"),
-                      "output=" + str(runs / "third"), "training.max_steps=1"])  # fmt: skip
+                      "output=" + str(runs / "third"), "training.max_steps=3"])  # fmt: skip
     done = in_process("compare", "few", other.output, *CHEAP)
     assert done.code == 2 and "third was tuned from" in done.err, done.err
     shutil.rmtree(other.output)

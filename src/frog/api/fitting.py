@@ -95,20 +95,23 @@ def save_head(fitted: HeadFit, model: Any, path: Path) -> None:
     write_whole(data.getvalue(), path)
 
 
-def load_head(fitted: HeadFit, recipe: Recipe, model: Any, path: Path) -> None:
-    """Put the head of the run that goes on into the model."""
+def load_head(fitted: HeadFit, recipe: Recipe, model: Any, path: Path) -> dict[str, Any]:
+    """Put the head of the run that goes on into the model; gives it as it was drawn."""
     import torch
 
+    parameters = _parameters(model, fitted)
+    drawn = {name: x.detach().clone() for name, x in parameters.items()}
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
         with torch.no_grad():
-            for name, parameter in _parameters(model, fitted).items():
+            for name, parameter in parameters.items():
                 parameter.copy_(held[name])
     except Exception as error:
         raise UsageError(
             f"{recipe.where('output')}: {path} must hold the head that the run was begun with, "
             f"cannot be read ({type(error).__name__}): start anew with --overwrite"
         ) from None
+    return drawn
 
 
 def autocast_of(arguments: Any) -> Any:

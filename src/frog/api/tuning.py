@@ -164,19 +164,21 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -
 
     def fit_the_head() -> None:
         if head is not None and resumed:
-            load_head(head, recipe, prepared.model, Path(recipe.output) / CHECKPOINTS / FILE)
+            path = Path(recipe.output) / CHECKPOINTS / FILE
+            drawn.update(load_head(head, recipe, prepared.model, path))
         elif head is not None and (not dry or asks_for_fitted(recipe)):
             watch.on_stage("fitting the new head")
             with placed(recipe.where("head_first")):
                 drawn.update(fit(head, recipe, prepared, arguments))
 
     plan, chosen = _chosen(recipe, prepared, watch, resumed, fit_the_head)
-    if recipe.mode == "layers":
-        trainer = sampler_of(recipe, prepared, report_of(recipe, prepared, watch))
-    else:
-        assert chosen is not None
-        with placed(recipe.where("selection")):
-            trainer = tuner_of(recipe, prepared, chosen, plan)
+    with as_drawn(prepared.model, drawn):  # the delta starts from the base, not from a fitted head
+        if recipe.mode == "layers":
+            trainer = sampler_of(recipe, prepared, report_of(recipe, prepared, watch))
+        else:
+            assert chosen is not None
+            with placed(recipe.where("selection")):
+                trainer = tuner_of(recipe, prepared, chosen, plan)
     watch.on_stage("finding the learning rate")
     rate, also = rate_of(recipe, prepared, trainer, kind)
     more = {"also_lr": also} if recipe.mode == "select" and also is not None else {}

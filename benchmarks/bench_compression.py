@@ -44,7 +44,7 @@ from benchmarks.measuring import RESULTS, command, machine
 from benchmarks.rank_statistics import correlate
 from benchmarks.tasks import DATA
 from frog.compression.curves import Bits, Level, Sparsity, read_log, sweep
-from frog.compression.rounding import Rounding
+from frog.numerics.rounding import Rounding
 
 RESULT = RESULTS / "compression_epyc-avx512_2026-11"
 FACTS = {

@@ -42,9 +42,9 @@ from frog.compression.damage import damage_curves, mean_curves, plan_of
 from frog.compression.inputs import input_norms
 from frog.compression.judging import Metric, Trial, differences, measure
 from frog.compression.live import LiveUnit, block_units, matrix_units
-from frog.compression.rounding import Rounding
 from frog.compression.scores import Evidence, score_named
 from frog.compression.task_metrics import accuracy, perplexity, spearman
+from frog.numerics.rounding import Rounding
 from frog.types.levels import Allocation, Curve, Unit
 from frog.weights.catalogue import catalogue
 from frog.weights.names import locate

@@ -25,10 +25,13 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 GUESTS = {  # a third-party package and the only units that may import it
-    "safetensors": {"weights", "serial", "exports"},
+    "safetensors": {"weights", "serial", "exports", "compression"},
     "xxhash": {"weights"},
     "huggingface_hub": {"weights"},
-    "transformers": {"weights", "recipes", "tuning"},  # in tuning: the callback alone, see below
+    # in tuning: the callback alone, see below
+    "transformers": {"weights", "recipes", "tuning", "compression"},
+    "torchao": {"compression"},
+    "compressed_tensors": {"compression"},
     "datasets": {"recipes"},
     "PIL": {"recipes"},
     "threadpoolctl": {"metrics"},

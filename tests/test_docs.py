@@ -10,7 +10,7 @@ import pytest
 from frog.metrics import METRICS
 from frog.serial import comparison_to_dict, report_to_dict, series_to_dict
 from frog.serial.policy import DEFAULT_POLICY, policy_from_yaml
-from frog.types import KINDS, LayerReport, ModelReport, Policy, Settings
+from frog.types import KINDS, LayerReport, ModelReport, Policy, Settings, Strategy
 from tests.report.comparisons import change, comparison, tuning_run
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +70,22 @@ def test_a_delta_can_be_applied_by_hand_as_the_page_says(tmp_path: Path) -> None
     assert np.signbit(state["b"][4])
 
 
+def test_compressed_checkpoints_are_written_and_loaded_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("transformers", "torchao", "compressed_tensors"):
+        pytest.importorskip(package, reason="needs frog[compress]")
+    from frog.compression.checkpoints import FORMATS
+
+    monkeypatch.chdir(tmp_path)
+    page = "docs/compressed-checkpoints.md"
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), {})
+    said = capsys.readouterr().out
+    assert "torch.Size([1, 9, 99])" in said and "quant_stage:" in said and '"sym": true' in said
+    assert all(f"`{name}`" in (ROOT / page).read_text() for name in FORMATS)
+
+
 def test_scores_and_rules_are_all_described() -> None:
     from frog.allocation.rules import RULES
     from frog.selection.scores import SCORES
@@ -102,7 +118,8 @@ def test_report_page_names_every_key() -> None:
         assert f"`{key}`" in text, key
     compared = comparison_to_dict(comparison(change("w", 0)))
     series = series_to_dict(tuning_run())
-    for key in (*compared, *compared["before"], *compared["layers"][0], *series):
+    strategy = Strategy.__dataclass_fields__
+    for key in (*compared, *compared["before"], *compared["layers"][0], *series, *strategy):
         assert f"`{key}`" in text, key
 
 

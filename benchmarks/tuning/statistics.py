@@ -26,7 +26,8 @@ class Runs:
 class Interval:
     """A difference with its 95 % interval and a two-sided p-value, of the bootstrap.
 
-    ``missing`` is the share of draws in which a curve did not reach the level.
+    Infinite where only one of the two methods reaches the level: plus where it is the first.
+    ``missing`` is the share of draws in which neither does; they count for neither side.
     """
 
     difference: float
@@ -36,19 +37,46 @@ class Interval:
     missing: float = 0.0
 
 
-def drawn_curve(
-    runs: Runs, quality: Quality, *, anchor: Point, seeds: np.ndarray, new: np.ndarray,
-    old: np.ndarray,
-) -> Curve:  # fmt: skip
-    """The curve of a draw of seeds and examples."""
-    points = {
-        step: (
-            float(np.mean([quality(runs.new[step][s], new, False) for s in seeds])),
-            float(np.mean([quality(runs.old[step][s], old, True) for s in seeds])),
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Curves of the draws of a bootstrap, (1 + draws, steps); the first row is the whole data."""
+
+    steps: tuple[float, ...]
+    new: np.ndarray
+    old: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """Place of the step with the best new quality on the whole data."""
+        return int(np.argmax(self.new[0]))
+
+    def old_at(self, level: float, anchor: Point) -> np.ndarray:
+        """Old quality of every draw at a new one (1 + draws,); nan where it is not reached."""
+        return np.array([
+            old_at(Curve(anchor=anchor, points=dict(enumerate(zip(new, old, strict=True)))), level)
+            for new, old in zip(self.new, self.old, strict=True)
+        ])  # fmt: skip
+
+
+def draw(runs: Runs, quality: Quality, *, draws: int = 1000, seed: int = 0) -> Drawn:
+    """Draw seeds and examples with replacement; equal shapes and seeds give the same draws."""
+    steps = tuple(sorted(runs.new))
+    (count, news), (_, olds) = runs.new[steps[0]].shape, runs.old[steps[0]].shape
+    rng = np.random.default_rng(seed)
+    new, old = (np.empty((1 + draws, len(steps))) for _ in range(2))
+    for row in range(1 + draws):
+        seeds, some, others = (
+            rng.integers(size, size=size) if row else np.arange(size)
+            for size in (count, news, olds)
         )
-        for step in runs.new
-    }
-    return Curve(anchor=anchor, points=points)
+        times = np.bincount(seeds, minlength=count) / count
+        drawn = np.flatnonzero(times)
+        for place, step in enumerate(steps):
+            new[row, place] = sum(times[s] * quality(runs.new[step][s], some, False) for s in drawn)
+            old[row, place] = sum(
+                times[s] * quality(runs.old[step][s], others, True) for s in drawn
+            )
+    return Drawn(steps=steps, new=new, old=old)
 
 
 def compare(
@@ -66,38 +94,32 @@ def compare(
             f"paired runs must have the same seeds and examples, got {shapes[0]} and {shapes[1]} "
             f"of the new task, {shapes[2]} and {shapes[3]} of the old one: give common seeds"
         )
-    (count, news), (_, olds) = shapes[0], shapes[2]
-    rng = np.random.default_rng(seed)
-    best: list[float] = []
-
-    def differences(seeds: np.ndarray, new: np.ndarray, old: np.ndarray) -> tuple[float, float]:
-        ours, theirs = (
-            drawn_curve(x, quality, anchor=anchor, seeds=seeds, new=new, old=old) for x in (a, b)
-        )
-        if not best:
-            best.extend((ours.best, theirs.best))
-        return (
-            old_at(ours, level) - old_at(theirs, level),
-            ours.points[best[0]][0] - theirs.points[best[1]][0],
-        )
-
-    whole = differences(np.arange(count), np.arange(news), np.arange(olds))
-    drawn = np.array([
-        differences(rng.integers(count, size=count), rng.integers(news, size=news),
-                    rng.integers(olds, size=olds))
-        for _ in range(draws)
-    ])  # fmt: skip
-    return interval(whole[0], drawn[:, 0]), interval(whole[1], drawn[:, 1])
+    ours, theirs = (draw(x, quality, draws=draws, seed=seed) for x in (a, b))
+    return kept_more(ours, theirs, level=level, anchor=anchor), learnt_more(ours, theirs)
 
 
-def interval(difference: float, drawn: np.ndarray) -> Interval:
-    """Percentile interval; nan where the level was not reached on the whole data."""
-    sound = drawn[np.isfinite(drawn)]
+def kept_more(a: Drawn, b: Drawn, *, level: float, anchor: Point) -> Interval:
+    """Old quality at a new one, ``a`` minus ``b``."""
+    ours, theirs = (x.old_at(level, anchor) for x in (a, b))
+    found = np.where(np.isnan(theirs), math.inf, np.where(np.isnan(ours), -math.inf, ours - theirs))
+    return interval(np.where(np.isnan(ours) & np.isnan(theirs), math.nan, found))
+
+
+def learnt_more(a: Drawn, b: Drawn) -> Interval:
+    """Best new quality, ``a`` minus ``b``, each at its best step."""
+    return interval(a.new[:, a.best] - b.new[:, b.best])
+
+
+def interval(found: np.ndarray) -> Interval:
+    """Percentile interval of the draws behind the first value, which is that of the whole data."""
+    difference, drawn = float(found[0]), found[1:]
+    sound = np.sort(drawn[~np.isnan(drawn)])
     missing = 1 - len(sound) / len(drawn)
-    if not math.isfinite(difference) or not len(sound):
+    if math.isnan(difference) or not len(sound):
         return Interval(difference=math.nan, low=math.nan, high=math.nan, p=math.nan,
                         missing=missing)  # fmt: skip
-    low, high = np.quantile(sound, (0.025, 0.975))
+    # no interpolation: values may be infinite
+    low, high = np.quantile(sound, (0.025, 0.975), method="nearest")
     tail = min(np.sum(sound <= 0), np.sum(sound >= 0))
     p = min(1.0, 2 * (tail + 1) / (len(sound) + 1))
     return Interval(difference=difference, low=float(low), high=float(high), p=float(p),

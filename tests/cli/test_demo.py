@@ -24,6 +24,13 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(demo, "analyze", lambda *_, **__: None)
     monkeypatch.setattr("frog.api.write_demo", lambda *_, **__: Path("recipe.yaml"))
     monkeypatch.setattr(demo, "tune", tuned)
+    monkeypatch.setattr(demo, "plan_levels", lambda *_: None)
+
+    def verified(*_: Path) -> None:
+        if end.get("verdict"):
+            raise typer.Exit(end["verdict"])
+
+    monkeypatch.setattr(demo, "verify", verified)
     return end
 
 
@@ -41,7 +48,7 @@ def test_an_interrupted_demo_ends_interrupted(
 def test_the_last_line_is_a_whole_command(
     code: int, staged: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    staged["code"] = code
+    staged["code"] = staged["verdict"] = code  # what is refused is a result, too
     told: list[tuple[str, ...]] = []
     monkeypatch.setattr(demo, "suggest", lambda *words: told.append(words))
     demo.demo(out=tmp_path, steps=1)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import frog
 from tests.cli.runs import Done
+from tests.test_serial_delta import CASES, damaged, stored, version_1
 
 Run = Callable[..., Done]
 
@@ -104,6 +105,9 @@ def test_bad_plans_are_told(
     (["--budget", "1%", "--rank", "900", "--score", "lowrank"], ""),
     (["--budget", "1%", "--export", "gguf"], "axolotl"),
     (["--plan", "nothing.json"], "no such file"),
+    (["--budget", "1%", "--keep", "zeros"], "all, nonzero"),
+    (["--budget", "1%", "--bits", "9"], "1..8"),
+    (["--budget", "1%", "--group", "-1"], "1 or more"),
 ])  # fmt: skip
 def test_bad_selections_are_told(
     in_process: Run, model: Path, report: Path, flags: list[str], told: str
@@ -114,6 +118,26 @@ def test_bad_selections_are_told(
         assert done.code == 0, done.err
         return
     assert done.code == 2 and told in done.err, done.err
+
+
+def test_a_pruned_model_trains_what_is_left_of_it(
+    in_process: Run, model: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(model)
+    for weight in tensors.values():
+        weight[:, ::2] = 0.0
+    pruned, out = tmp_path / "pruned.safetensors", tmp_path / "s.safetensors"
+    save_file(tensors, pruned)
+    flags = ["--keep", "nonzero", "--score", "near-boundary", "--bits", "3", "--group", "0"]
+    done = in_process("select", pruned, "--budget", "10%", *flags, "-o", out)
+    assert done.code == 0 and "pruned weights were kept out" in done.out, done.err
+    chosen = frog.Selection.load(out)
+    assert chosen.keep == "nonzero" and chosen.count == 2458
+    assert all((x.index % x.shape[1] % 2 == 1).all() for x in chosen.chosen)
+    for rule in ("uniform", "global"):
+        done = in_process("select", pruned, "--budget", "60%", "--rule", rule, *flags)
+        assert done.code == 2 and "pruning left" in done.err and "50.0%" in done.err, done.err
+    assert in_process("select", pruned, "--budget", "60%").code == 0
 
 
 def test_a_plan_of_another_model_and_edited_plans(
@@ -189,3 +213,40 @@ def test_delta_diff_apply_revert(in_process: Run, model: Path, tmp_path: Path) -
         done = in_process("delta", *words)
         assert done.code == 2 and told in done.err, (words, done.err)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_delta_of_version_1_is_carried_out(in_process: Run, model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(model)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] += 1
+    tuned = tmp_path / "tuned.safetensors"
+    save_file(tensors, tuned)
+    delta = stored(tmp_path / "old.safetensors", *version_1(frog.diff(str(model), str(tuned))))
+    for words in (
+        ("apply", model, delta, "-o", tmp_path / "again.safetensors"),
+        ("revert", tuned, delta, "-o", tmp_path / "back.safetensors"),
+        ("export", delta, "--base", model, "--to", "merged", "-o", tmp_path / "m.safetensors"),
+        ("export", delta, "--base", model, "--to", "shira", "-o", tmp_path / "adapter"),
+        ("export", delta, "--base", model, "--to", "card", "-o", tmp_path / "card.md"),
+    ):
+        done = in_process("delta", *words)
+        assert done.code == 0, (words, done.err)
+    for name, wanted in (("again", tuned), ("m", tuned), ("back", model)):
+        assert frog.diff(str(tmp_path / f"{name}.safetensors"), str(wanted)).count == 0
+
+
+@pytest.mark.parametrize(("version", "kind"), CASES)
+def test_a_damaged_delta_is_refused(
+    in_process: Run, model: Path, tmp_path: Path, version: int, kind: str
+) -> None:
+    file, out = tmp_path / "d.safetensors", tmp_path / "x"
+    told = damaged(file, kind, version)
+    for words in (
+        ("apply", model, file), ("revert", model, file),
+        ("export", file, "--base", model, "--to", "card"),
+    ):  # fmt: skip
+        done = in_process("delta", *words, "-o", out)
+        said = "".join(done.err.split())
+        assert done.code == 2 and "".join(told.split()) in said, (words, done.err)
+    assert not out.exists()

@@ -33,8 +33,8 @@ from frog.compression.live import (
     restored,
     write,
 )
-from frog.compression.rounding import Rounding, rounded_values
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounding, rounded_values
 from frog.numerics.views import grouped, third, transposed
 from frog.types import LiveParameter
 from frog.types.levels import Allocation

@@ -17,9 +17,9 @@ from frog.compression.curves import Bits, Sparsity, digest_of, sweep
 from frog.compression.inputs import input_norms
 from frog.compression.judging import Metric, Trial, judge
 from frog.compression.live import matrix_units
-from frog.compression.rounding import Rounding
 from frog.compression.task_metrics import accuracy, perplexity, spearman
 from frog.errors import FrogError, PlanRefused, ReportError, UsageError
+from frog.numerics.rounding import Rounding
 from frog.types.judgements import VERDICTS, Difference, Judgement
 from tests.compression.toy import Tower, batches, bits_of, located, run
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import frog
 from frog.compression.live import block_units, inference, matrix_units, read
-from frog.compression.rounding import Rounding, rounding_error
 from frog.compression.scores import UNIT_SCORES, Evidence, score_named
 from frog.errors import UnknownName, UsageError
+from frog.numerics.rounding import Rounding, rounding_error
 from tests.compression.toy import Tower, batches, bits_of, located, run
 
 

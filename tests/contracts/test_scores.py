@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frog.numerics.rounding import Rounding, round_to_nearest
 from frog.numerics.scored import Dense, Made, slabs
 from frog.numerics.topk import top_k
 from frog.numerics.units import unit_entries, unit_sizes
@@ -51,6 +53,17 @@ def twins() -> dict:
         u, _, vh = svd(s)
         return np.outer((u[:, :5] ** 2).sum(1), (vh[:5] ** 2).sum(0))
 
+    def near_boundary(s: Subject) -> np.ndarray:
+        found = np.zeros(s.shape)
+        top = 2 ** (s.bits - 1)
+        middles = np.arange(-top, top - 1) + 0.5
+        for (i, j), w in np.ndenumerate(s.weight.astype(np.float64)):
+            start = 0 if s.group is None else j // s.group * s.group
+            part = s.weight[i, start : None if s.group is None else start + s.group]
+            step = np.abs(part.astype(np.float64)).max() / (top - 0.5)
+            found[i, j] = max(0.0, 1 - 2 * np.abs(w / step - middles).min()) if step else 0.0
+        return found
+
     return {
         "relevance": relevance,
         "relevance-lowrank": lambda s: relevance(s, 5),
@@ -58,6 +71,7 @@ def twins() -> dict:
         "lowrank": low_rank,
         "leverage": leverage,
         "magnitude": lambda s: np.abs(s.weight),
+        "near-boundary": near_boundary,
         "gradient": lambda s: np.abs(s.gradient.mean),
         "fisher": lambda s: s.gradient.square,
         "relevance-gradient": lambda s: relevance(s) * np.abs(s.gradient.mean),
@@ -74,6 +88,31 @@ def test_scores_equal_their_slow_twins(name: str, shape: tuple[int, int]) -> Non
             pytest.skip("the twin takes five components")
     expected = twins()[name](one)
     assert np.allclose(whole(SCORES[name](one)), expected, rtol=2e-3, atol=2e-4 * expected.max())
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("group", [None, 1, 5, 64])
+def test_nearness_to_a_boundary_equals_its_twin_at_any_width(bits: int, group: int | None) -> None:
+    one = subject(bits=bits, group=group)
+    expected = twins()["near-boundary"](one)
+    assert np.allclose(whole(SCORES["near-boundary"](one)), expected, atol=1e-3)
+    assert expected.any() or group == 1  # the only weight of a group is at its end
+
+
+def test_a_weight_beyond_the_midpoint_has_another_code() -> None:
+    one = subject(bits=4, group=None)
+    how = Rounding(bits=4, group=None)
+    best = top_k(SCORES["near-boundary"](one), 20)
+    best = best[np.abs(one.weight.flat[best]) < np.repeat(np.abs(one.weight).max(1), 17)[best]]
+    before = round_to_nearest(torch.from_numpy(one.weight), how).codes.numpy().ravel()
+    scale = np.repeat(np.abs(one.weight).max(1) / np.float32(7.5), 17)[best]
+    flipped = np.zeros(len(best), dtype=bool)
+    for way in (-1, 1):
+        moved = one.weight.copy()
+        moved.flat[best] += np.float32(way * 0.1) * scale
+        after = round_to_nearest(torch.from_numpy(moved), how).codes.numpy().ravel()
+        flipped |= (after != before)[best]
+    assert flipped.all()
 
 
 def test_only_chance_has_no_twin() -> None:

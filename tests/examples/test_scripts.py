@@ -33,7 +33,8 @@ def losses(said: str) -> tuple[float, float]:
 
 def test_every_script_has_a_test() -> None:
     assert set(SCRIPTS) == {
-        "gate_a_checkpoint", "tune_in_trainer", "tune_plain_loop", "tune_with_sft"
+        "gate_a_checkpoint", "keep_the_old_task", "tune_in_trainer", "tune_plain_loop",
+        "tune_with_sft",
     }  # fmt: skip
 
 
@@ -42,6 +43,13 @@ def test_plain_loop_learns_and_is_undone(tmp_path: Path) -> None:
     first, last = losses(said)
     assert last < 0.7 * first
     assert "461 of 4608 weights changed" in said and "undone bit for bit: True" in said
+
+
+def test_the_old_task_is_traded_for_the_new(tmp_path: Path) -> None:
+    said = run("keep_the_old_task", tmp_path)
+    found = re.findall(r": old ([\d.]+), new ([\d.]+)", said)
+    (old, new), (kept, learnt) = ((float(a), float(b)) for a, b in found)
+    assert kept > old + 0.03 and learnt > 0.9 * new
 
 
 def test_gate_fails_for_the_collapsed_layer_alone(tmp_path: Path) -> None:

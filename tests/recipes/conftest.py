@@ -11,6 +11,12 @@ pytest.importorskip("datasets")
 from tests.recipes.small import reviews, save_bert, write_jsonl
 
 
+@pytest.fixture(autouse=True)
+def _few_steps_for_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``head_first: auto`` takes here: 60 steps in every run would be most of these tests."""
+    monkeypatch.setattr("frog.tuning.head.HEAD_STEPS", 6)
+
+
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small BERT without a head."""

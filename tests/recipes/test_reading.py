@@ -98,6 +98,8 @@ def test_short_and_long_forms(folder: Path) -> None:
     long = read(folder, GOOD + "noise: {nu: 0.01, schedule: linear, until: 0.5, draw: token}\n")
     assert long.noise == {"nu": 0.01, "schedule": "linear", "until": 0.5, "draw": "token"}
     assert read(folder, GOOD + "noise: none\n").noise is None
+    bits = read(folder, GOOD + "noise: {bits: 4, group: row}\n")
+    assert bits.noise == {"bits": 4, "group": "row"}
     assert read(folder, GOOD + "guards: auto\n").guards == "auto"
     listed = read(folder, GOOD + "guards: [health, {collapse: {every: 5}}]\n")
     assert listed.guards == (
@@ -190,7 +192,22 @@ BAD: dict[str, Any] = {
     ),
     "rate": (("rate: auto", "rate: fast"), "19: learning_rate: must be auto or a number above 0"),
     "negative rate": (("rate: auto", "rate: -1"), "19: learning_rate: must be above 0, got -1"),
-    "noise": (("train_also: classifier", "noise: {draw: x}"), "18: noise.nu: is required"),
+    "noise": (("train_also: classifier", "noise: {draw: x}"), "18: noise: must have nu or bits"),
+    "noise of bits": (
+        ("train_also: classifier", "noise: {bits: 9}"),
+        "18: noise.bits: must be at most 8",
+    ),
+    "a group without bits": (
+        ("train_also: classifier", "noise: {nu: 0.1, group: 8}"),
+        "18: noise: group is for bits",
+    ),
+    "a guide for bits": (
+        ("train_also: classifier", "noise: {bits: 4, guide: even}"),
+        "18: noise: guide is for nu alone",
+    ),
+    "keep": (("exclude: pooler", "keep: zeros"), "17: selection.keep: must be 'all' or 'nonzero'"),
+    "bits": (("exclude: pooler", "bits: 0"), "17: selection.bits: must be at least 1"),
+    "group": (("exclude: pooler", "group: 0"), "17: selection.group"),
     "guards": (
         ("train_also: classifier", "guards: 3"),
         "18: guards: must be auto, none, or a list",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import frog
 from frog.api import preview, tuning
@@ -61,6 +63,29 @@ def test_noise_is_made_and_resumed(bert: Path, rows: Path, tmp_path: Path) -> No
     assert not all(torch.equal(v, made[2][k]) for k, v in made[0].items())
     with pytest.raises(UsageError, match=r"noise: .*schedule"):
         frog.tune(recipe_of(bert, rows, tmp_path / "x", noise=noise | {"schedule": "sometimes"}))
+
+
+def test_a_pruned_model_stays_pruned(bert: Path, rows: Path, tmp_path: Path) -> None:
+    pruned = tmp_path / "pruned"
+    shutil.copytree(bert, pruned)
+    start = weights(pruned)
+    for name, weight in start.items():
+        if ".encoder." in f".{name}" and weight.ndim == 2:
+            weight[::2, 1::3] = 0.0
+    save_file(start, pruned / "model.safetensors", {"format": "pt"})
+    selection = {"budget": "2%", "score": "near-boundary", "keep": "nonzero", "bits": 3,
+                 "group": "row"}  # fmt: skip
+    noise = {"bits": 3, "group": "row", "draw": "sequence"}
+    plain = recipe_of(pruned, rows, tmp_path / "out", selection=selection, noise=noise)
+    frog.tune(plain)
+    after = weights(tmp_path / "out")
+    only_the_chosen_moved(weights(pruned), tmp_path / "out", "bert.")
+    names = [
+        name for name, weight in start.items() if ".encoder." in f".{name}" and weight.ndim == 2
+    ]
+    assert names and all(not after[f"bert.{name}"][::2, 1::3].any() for name in names)
+    with pytest.raises(UsageError, match=r"selection: .*pruning left"):
+        preview(recipe_of(pruned, rows, tmp_path / "x", selection=selection | {"budget": "90%"}))
 
 
 def test_guards_certify_a_run(bert: Path, rows: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Deltas: exact to the bit in every dtype, both ways, and only on their own base."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from frog.api import apply_delta, diff
-from frog.errors import ReportError, UsageError
+from frog.errors import UsageError
 from frog.types import SparseDelta
 
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
@@ -84,14 +85,6 @@ def test_a_delta_fits_every_sharding_of_its_base(
     assert diff(str(first), str(tmp_path / "back")).count == 0
 
 
-def test_the_size_is_eight_bytes_a_weight(tmp_path: Path) -> None:
-    base = {"w": torch.zeros(1000, 1000)}
-    tuned = {"w": base["w"].clone()}
-    tuned["w"].view(-1)[::10] = 1.0
-    diff(base, tuned).save(tmp_path / "d.safetensors")
-    assert (tmp_path / "d.safetensors").stat().st_size < 8 * 100_000 + 1000
-
-
 def test_another_base_is_refused_and_nothing_is_written(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -121,31 +114,14 @@ def test_models_of_unequal_tensors_have_no_delta() -> None:
         diff({"a": torch.zeros(2)}, {"a": torch.zeros(2).half()})
 
 
-@pytest.mark.parametrize("damage", ["order", "range", "length", "header", "cut", "foreign"])
-def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "d.safetensors"
-    diff({"w": torch.zeros(9)}, {"w": torch.arange(9.0)}).save(path)
-    from safetensors import safe_open
-    from safetensors.numpy import save_file as save_numpy
-
-    with safe_open(path, "np") as file:
-        meta = dict(file.metadata())
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if damage == "order":
-        arrays["0.index"] = arrays["0.index"][::-1].copy()
-    elif damage == "range":
-        arrays["0.index"] = arrays["0.index"] + 5
-    elif damage == "length":
-        arrays["0.xor"] = arrays["0.xor"][:-1].copy()
-    elif damage == "header":
-        meta["frog"] = meta["frog"].replace('"shape"', '"shap"')
-    elif damage == "foreign":
-        meta = {}
-    save_numpy(arrays, path, meta)
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ReportError):
-        SparseDelta.load(path)
+def test_bit_patterns_of_another_width_are_refused_and_nothing_is_written() -> None:
+    base = {"w": torch.zeros(6)}
+    delta = diff(base, {"w": torch.ones(6)})
+    (part,) = delta.tensors
+    narrow = replace(part, xor=part.xor.astype(np.uint16))
+    with pytest.raises(UsageError, match="bit patterns of uint32 in the delta, got uint16"):
+        apply_delta(base, replace(delta, tensors=(narrow,)))
+    assert not base["w"].any()
 
 
 def test_a_live_module_is_changed_in_place() -> None:

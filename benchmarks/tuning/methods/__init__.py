@@ -1,5 +1,29 @@
 """The methods: importing this package registers them all."""
 
-from benchmarks.tuning.methods import adapters, even_steps, frog, full, layers, masks, with_ideas
+from benchmarks.tuning.methods import (
+    adapters,
+    columns,
+    default,
+    even_steps,
+    frog,
+    full,
+    head_last,
+    layers,
+    masks,
+    refined,
+    with_ideas,
+)
 
-__all__ = ["adapters", "even_steps", "frog", "full", "layers", "masks", "with_ideas"]
+__all__ = [
+    "adapters",
+    "columns",
+    "default",
+    "even_steps",
+    "frog",
+    "full",
+    "head_last",
+    "layers",
+    "masks",
+    "refined",
+    "with_ideas",
+]

@@ -105,7 +105,7 @@ def compare(before: Any, after: Any, *more: Any, settings: Settings | None = Non
     ]
     if len(comparisons) == 1:
         return comparisons[0]
-    labels = _unlike([member.label for member in members])
+    labels = unlike([member.label for member in members])
     return Series(
         labels=labels,
         steps=_steps(labels),
@@ -390,7 +390,7 @@ def _label(path: Any) -> str:
     return parts[-2] if name in plain and len(parts) > 1 else name
 
 
-def _unlike(labels: Sequence[str]) -> tuple[str, ...]:
+def unlike(labels: Sequence[str]) -> tuple[str, ...]:
     """Labels that are all different: equal ones are counted."""
     return tuple(
         label if labels.count(label) == 1 else f"{label} ({list(labels[: i + 1]).count(label)})"

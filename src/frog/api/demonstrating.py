@@ -15,6 +15,10 @@ TESTED = 300
 APART = 0.2
 """Share of the library's packages whose functions are for the test alone."""
 
+PLANNED_ON, JUDGED_ON = "planned-on.txt", "judged-on.txt"
+SENTENCES = 64
+"""Docstrings that bit widths are chosen on, and as many of other packages that judge them."""
+
 RECIPE = """\
 # frog tune {name}: find the function that a docstring belongs to
 version: 1
@@ -48,6 +52,9 @@ def write_demo(model: str, folder: Path, *, steps: int = 60) -> Path:
     few = sorted(test, key=lambda x: (x.says, x.module))[:: max(1, len(test) // TESTED)][:TESTED]
     _write(folder / "data" / "test.jsonl", ((x.says, x.code) for x in few))
     _write(folder / "data" / "old.jsonl", neighbours(TESTED))
+    for name, functions in ((PLANNED_ON, train), (JUDGED_ON, test)):
+        sentences = sorted(x.says for x in functions)[:: max(1, len(functions) // SENTENCES)]
+        write_whole("".join(f"{x}\n" for x in sentences).encode(), folder / "data" / name)
     recipe = folder / "recipe.yaml"
     text = RECIPE.format(name=recipe.name, model=json.dumps(str(model)), steps=steps)
     write_whole(text.encode(), recipe)

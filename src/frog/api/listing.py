@@ -137,3 +137,43 @@ def list_guards() -> list[dict[str, Any]]:
         }
         for name, guard in made.items()
     ]
+
+
+def list_allocators() -> list[dict[str, Any]]:
+    """Every rule of ``frog plan bits`` and ``frog plan prune``: name, meaning, purposes, source."""
+    from frog.allocation.levels import ALLOCATORS
+    from frog.allocation.levels.deciding import RULES
+
+    alone = {"name": "uniform", "meaning": "one level for all", "needs": "nothing", "source": ""}
+    rows = [alone] + [
+        {"name": name, "meaning": x.words, "needs": x.needs, "source": x.source}
+        for name, x in ALLOCATORS.items()
+    ]
+    return [
+        {
+            **row,
+            "purposes": [purpose for purpose, names in RULES.items() if row["name"] in names],
+            "default": row["name"] == "dynamic",
+        }
+        for row in rows
+    ]
+
+
+def list_unit_scores() -> list[dict[str, Any]]:
+    """Every score of units of compression: name, meaning, what it needs, direction, source.
+
+    ``direction`` says which end is kept; a minus before the name turns it round.
+    """
+    from frog.compression.scores import UNIT_SCORES
+
+    return [
+        {
+            "name": name,
+            "meaning": score.meaning,
+            "needs": score.needs,
+            "direction": score.direction,
+            "source": score.source,
+            "default": False,
+        }
+        for name, score in UNIT_SCORES.items()
+    ]

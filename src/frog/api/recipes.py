@@ -19,7 +19,7 @@ from frog.errors import UnknownName, UsageError
 from frog.selection.expression import parse
 from frog.serial.recipe import Known, recipe_from_yaml, yaml_of
 from frog.types import Budget, ModelReport, Plan, Selection, Settings
-from frog.types.recipes import GuardSpec, LearningRate, Recipe
+from frog.types.recipes import GuardSpec, HeadFit, LearningRate, Recipe
 from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
 
@@ -48,7 +48,10 @@ class Watch:
 
 @dataclass(kw_only=True, eq=False)
 class Setup:
-    """A recipe made ready: what is trained, by what, at which rate."""
+    """A recipe made ready: what is trained, by what, at which rate.
+
+    ``drawn`` are the values that a head which was fitted now had before.
+    """
 
     recipe: Recipe
     prepared: Any
@@ -62,6 +65,8 @@ class Setup:
     weights: int
     params: int
     whole: Mapping[str, int] = field(default_factory=dict)
+    head: HeadFit | None = None
+    drawn: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -120,14 +125,21 @@ def prepare(recipe: Recipe) -> Any:
     return TASKS[recipe.task](recipe)
 
 
-def choose(recipe: Recipe, prepared: Any, watch: Watch) -> tuple[Plan, Selection]:
-    """The plan and the selection that a recipe asks for, on the model that is loaded."""
+def choose(
+    recipe: Recipe, prepared: Any, watch: Watch, planned: Callable[[], None] = lambda: None
+) -> tuple[Plan, Selection]:
+    """The plan and the selection that a recipe asks for, on the model that is loaded.
+
+    ``planned`` is called when the plan is made, before weights are chosen.
+    """
     spec = recipe.selection
     with placed(recipe.where("selection")):
         if spec.selection:
             chosen = Selection.load(spec.selection)
+            planned()
             return chosen.plan, chosen
         plan = plan_of(recipe, prepared, watch)
+        planned()
         watch.on_stage("selecting weights")
         expression = parse(spec.score)
         gradients = None
@@ -144,6 +156,9 @@ def choose(recipe: Recipe, prepared: Any, watch: Watch) -> tuple[Plan, Selection
                 block_size=spec.block_size,
                 protect=spec.protect,
                 protect_strength=spec.protect_strength,
+                keep=None if spec.keep == "all" else spec.keep,
+                bits=spec.bits,
+                group=None if spec.group == "row" else int(spec.group),
                 gradients=gradients,
                 report=report_of(recipe, prepared, watch) if expression.quality else None,
             ),
@@ -286,7 +301,12 @@ def tuner_of(recipe: Recipe, prepared: Any, chosen: Selection, plan: Plan) -> An
         with placed(recipe.where("noise")):
             from frog.types import Noise
 
-            more["noise"] = Noise.guided(settings.pop("nu"), **settings)
+            if "bits" not in settings:
+                more["noise"] = Noise.guided(settings.pop("nu"), **settings)
+            else:
+                plain = {"nu": 1.0, "schedule": "constant", "guide": "rounding", **settings}
+                plain["group"] = None if plain.get("group") == "row" else plain.get("group", 64)
+                more["noise"] = Noise(**plain)
     if recipe.guards:
         with placed(recipe.where("guards")):
             more["guards"] = guards_of(recipe.guards)

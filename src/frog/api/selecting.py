@@ -12,11 +12,20 @@ import numpy as np
 from frog.errors import ModelError, UsageError
 from frog.numerics.scored import Scored
 from frog.numerics.units import unit_sizes
-from frog.selection.choose import Units, choose, normalised, settle
+from frog.selection.choose import ELEMENTS, Units, choose, normalised, settle
 from frog.selection.expression import Expression, parse
-from frog.selection.guard import spare, without_dead
+from frog.selection.guard import spare, without_dead, without_pruned
+from frog.selection.keep import (
+    Keep,
+    kept_entries,
+    kept_in_units,
+    kept_mask,
+    refuse_beyond_kept,
+    word_of,
+)
 from frog.selection.scores import Kept, Score, Subject
 from frog.types import GRANULARITIES, Chosen, Gradient, ModelReport, Plan, Selection, WeightMatrix
+from frog.types.level_plans import refuse_levels
 from frog.weights.catalogue import catalogue
 from frog.weights.source import list_tensors
 
@@ -32,7 +41,13 @@ class Choice:
     with leverage in so many leading singular directions, ``protect_strength`` says how much
     (negative: draws it there). ``gradients`` maps the names of the plan's matrices to the mean and
     mean square of their gradient over a few batches, as :func:`frog.collect_gradients` gives them;
-    ``report`` gives the alphas for a score times alpha.
+    ``report`` gives the alphas for a score times alpha. ``bits`` and ``group`` (None: a whole row)
+    are those of the rounding that ``near-boundary`` looks ahead to.
+
+    ``keep`` is for a pruned model: ``"nonzero"`` takes the weights that are zero as pruned, a
+    mapping has a mask (m, n) for every matrix of the plan, True where a weight stays (what it
+    leaves out must be zero). Pruned weights are never chosen; of rows, columns and blocks the rest
+    is, and only that counts.
     """
 
     rank: int | None = None
@@ -42,14 +57,22 @@ class Choice:
     gradients: Mapping[str, Gradient] | None = None
     report: ModelReport | None = None
     on_matrix: Callable[[str], None] | None = None
+    keep: Keep = None
+    bits: int = 4
+    group: int | None = 64
 
     def __post_init__(self) -> None:
+        word_of(self.keep)
         if any(isinstance(x, bool) or int(x) != x or x < 1 for x in self.block_size):
             raise UsageError(f"block_size must be two whole numbers from 1, got {self.block_size}")
         if isinstance(self.protect, bool) or int(self.protect) != self.protect or self.protect < 0:
             raise UsageError(f"protect must be a whole number from 0, got {self.protect!r}")
         if not math.isfinite(self.protect_strength):
             raise UsageError(f"protect_strength must be finite, got {self.protect_strength!r}")
+        if isinstance(self.bits, bool) or self.bits not in range(1, 9):
+            raise UsageError(f"bits must be a whole number in 1..8, got {self.bits!r}")
+        if self.group is not None and (isinstance(self.group, bool) or self.group < 1):
+            raise UsageError(f"group must be 1 or more, or None for a row, got {self.group!r}")
         if self.rank is not None and self.rank < 0:
             raise UsageError(f"rank must be at least 0, got {self.rank}")
 
@@ -72,8 +95,8 @@ def select(
     without gradient) are never chosen. Of rows, columns and blocks only whole
     ones are chosen; what they leave of a count goes to the next matrix.
 
-    Raises :class:`~frog.errors.UsageError` for a plan of another model,
-    :class:`~frog.errors.ModelError` for weights that are not finite.
+    Raises :class:`~frog.errors.UsageError` for a plan of another model or one that trains more of
+    a pruned matrix than is left, :class:`~frog.errors.ModelError` for weights that are not finite.
 
     >>> import torch, frog
     >>> layer = torch.nn.Linear(64, 256, bias=False)
@@ -81,6 +104,7 @@ def select(
     >>> select(layer, plan, score="magnitude").count
     164
     """
+    refuse_levels(plan)
     expression = parse(score)
     choice = choice or Choice()
     if granularity not in GRANULARITIES:
@@ -108,7 +132,10 @@ def select(
         if layer.count:
             # what whole units left over goes to the next matrix: the total stays within a unit
             here = min(layer.count + carried, layer.params)
-            found = _one(matrices[layer.name], here, expression, units, scoring)
+            found = _one(
+                matrices[layer.name], here, planned=layer.count, expression=expression,
+                units=units, scoring=scoring,
+            )  # fmt: skip
             carried = layer.count + carried - found.count if granularity != "element" else 0
             chosen.append(found)
         if kept is not None:
@@ -123,6 +150,7 @@ def select(
         chosen=tuple(x for x in chosen if x.count),
         seed=seed,
         notes=tuple(_remarks(wanted, chosen)),
+        keep=word_of(choice.keep),
     )
 
 
@@ -177,6 +205,8 @@ def _subject(matrix: WeightMatrix, scoring: _Scoring) -> Subject:
         rank=choice.rank,
         seed=scoring.seed,
         kept=scoring.kept,
+        bits=choice.bits,
+        group=choice.group,
     )
 
 
@@ -185,23 +215,40 @@ def _alpha(report: ModelReport | None, name: str) -> float:
     return next((x.values.get("alpha", math.nan) for x in layers if x.name == name), math.nan)
 
 
-def _scores(subject: Subject, expression: Expression, choice: Choice) -> tuple[Scored, int]:
+def _scores(
+    subject: Subject, expression: Expression, choice: Choice, mask: np.ndarray | None
+) -> tuple[Scored, int]:
     scores = expression(subject)
     if choice.protect:
         scores = spare(scores, subject, choice.protect, choice.protect_strength)
-    return without_dead(scores, subject)
+    scores, dead = without_dead(scores, subject)
+    return (scores if mask is None else without_pruned(scores, mask)), dead
 
 
 def _one(
     matrix: WeightMatrix,
     wanted: int,
+    *,
+    planned: int,
     expression: Expression,
     units: Units,
     scoring: _Scoring,
 ) -> Chosen:
     subject = _subject(matrix, scoring)
-    scores, dead = _scores(subject, expression, scoring.choice)
-    index = choose(scores, wanted, units)
+    mask = kept_mask(scoring.choice.keep, matrix, subject.weight)
+    scores, dead = _scores(subject, expression, scoring.choice, mask)
+    facts = {"wanted": float(wanted), "dead": float(dead)}
+    sizes = None
+    if mask is not None:
+        left = int(mask.sum())
+        refuse_beyond_kept(matrix.name, planned, left, mask.size)
+        facts["pruned"] = float(mask.size - left)
+        if units.granularity != "element":
+            sizes = kept_in_units(mask, units)
+    index = choose(scores, wanted, units, sizes)
+    single = None if mask is None else kept_entries(index, mask, units)
+    if single is not None:
+        index, units = single, ELEMENTS
     held = int(unit_sizes(index, matrix.shape, units.granularity, units.size).sum())
     return Chosen(
         name=matrix.name,
@@ -212,7 +259,7 @@ def _one(
         count=held,
         block_size=units.size,
         digest=matrix.loader.fingerprint(),
-        facts={"wanted": float(wanted), "dead": float(dead)},
+        facts=facts,
     )
 
 
@@ -231,12 +278,17 @@ def _settled(
     for name, matrix in matrices.items():
         maps[name] = _Reread(matrix, expression, scoring)
     bounds = plan.budget
+    left = {x.name: x.params for x in plan.layers}
+    sizes: dict[str, np.ndarray] = {}
+    if scoring.choice.keep is not None:
+        left, sizes = _kept(plan, matrices, units, scoring)
     counts = settle(
         maps,
         plan.total,
         {x.name: math.ceil(bounds.floor * x.params) for x in plan.layers},
-        {x.name: math.floor(bounds.cap * x.params) for x in plan.layers},
+        {x.name: min(left[x.name], math.floor(bounds.cap * x.params)) for x in plan.layers},
         units,
+        sizes,
     )
     mean = plan.total / plan.params
     layers = tuple(
@@ -248,6 +300,25 @@ def _settled(
         for x in plan.layers
     )
     return replace(plan, layers=layers, by_score=False)
+
+
+def _kept(
+    plan: Plan, matrices: Mapping[str, WeightMatrix], units: Units, scoring: _Scoring
+) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """Weights left in every matrix, and in the units of those that lost some."""
+    left: dict[str, int] = {}
+    sizes: dict[str, np.ndarray] = {}
+    for layer in plan.layers:
+        mask = kept_mask(
+            scoring.choice.keep, matrices[layer.name], matrices[layer.name].loader.load()
+        )
+        left[layer.name] = layer.params if mask is None else int(mask.sum())
+        floor = math.ceil(plan.budget.floor * layer.params)
+        refuse_beyond_kept(layer.name, floor, left[layer.name], layer.params)
+        if mask is not None and units.granularity != "element":
+            sizes[layer.name] = kept_in_units(mask, units)
+    refuse_beyond_kept("all matrices", plan.total, sum(left.values()), plan.params)
+    return left, sizes
 
 
 @dataclass(slots=True, eq=False)
@@ -266,7 +337,8 @@ class _Reread:
     def slab(self, start: int, stop: int) -> np.ndarray:
         if self._made is None or start == 0:
             subject = _subject(self.matrix, self.scoring)
-            scores = _scores(subject, self.expression, self.scoring.choice)[0]
+            mask = kept_mask(self.scoring.choice.keep, self.matrix, subject.weight)
+            scores = _scores(subject, self.expression, self.scoring.choice, mask)[0]
             self._made = normalised(scores, self.expression.weight(subject))
         slab = self._made.slab(start, stop)
         if stop == self.shape[0]:
@@ -284,3 +356,6 @@ def _remarks(wanted: int, chosen: list[Chosen]) -> Iterator[str]:
     dead = sum(int(x.facts["dead"]) for x in chosen)
     if dead:
         yield f"{dead:,} dead weights were kept out"
+    pruned = sum(int(x.facts.get("pruned", 0)) for x in chosen)
+    if pruned:
+        yield f"{pruned:,} pruned weights were kept out"

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from frog.api.comparing import compare
+from frog.api.fitting import (
+    FILE,
+    as_drawn,
+    asks_for_fitted,
+    autocast_of,
+    fit,
+    head_fit,
+    load_head,
+    save_head,
+)
 from frog.api.recipes import (
     Setup,
     Watch,
@@ -26,8 +35,9 @@ from frog.api.recipes import (
     whole_names,
 )
 from frog.exports.card import card_section
-from frog.serial.plain import null, text_of
+from frog.serial.plain import null
 from frog.serial.recipe import recipe_to_yaml
+from frog.serial.tuned import metrics_to_json
 from frog.types import Plan, Selection, Settings, SparseDelta
 from frog.types.recipes import Recipe, TunePlan, TuneResult
 from frog.version import __version__
@@ -73,9 +83,10 @@ def preview(
     overrides: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> TunePlan:
-    """What :func:`tune` would do: plan, trainable weights, rate, memory, steps; trains nothing.
+    """What :func:`tune` would do: plan, trainable weights, rate, memory, steps; writes nothing.
 
-    Nothing is written. Raises as :func:`tune`, but for the output folder.
+    A new head is fitted in memory where the choice or the rate depends on it. Raises as
+    :func:`tune`, but for the output folder.
     """
     made = read_recipe(recipe, overrides)
     check_packages()
@@ -83,7 +94,7 @@ def preview(
     from frog.recipes.training import batch_of, calm, steps_of
 
     with calm():
-        setup = _set_up(made, watch or Watch(), resumed=False)
+        setup = _set_up(made, watch or Watch(), resumed=False, dry=True)
         trained = [x for x in setup.prepared.model.parameters() if x.requires_grad]
         if setup.arguments.gradient_checkpointing:
             setup.prepared.model.gradient_checkpointing_enable()
@@ -100,7 +111,7 @@ def preview(
             },
             optimizer=setup.make_optimizer,
             batch=setup.arguments.train_batch_size,
-            autocast=_autocast(setup.arguments),
+            autocast=autocast_of(setup.arguments),
         )
     rows = {split: len(x) for split, x in setup.prepared.splits.items()}
     steps, epochs = steps_of(setup.arguments, rows["train"])
@@ -118,6 +129,7 @@ def preview(
         epochs=epochs,
         steps=steps,
         batch=batch_of(setup.arguments),
+        head=setup.head,
         notes=(*setup.prepared.notes, *setup.notes),
     )
 
@@ -136,9 +148,9 @@ def checkpoint_step(recipe: Recipe) -> int | None:
 # ------------------------------------------------------------------------- before training
 
 
-def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool) -> Setup:
+def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -> Setup:
     """Everything up to the first step."""
-    from frog.recipes.training import arguments_of, optimizer_of
+    from frog.recipes.training import CHECKPOINTS, arguments_of, optimizer_of
 
     watch.on_stage("reading data and model")
     prepared = prepare(recipe)
@@ -147,13 +159,26 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool) -> Setup:
     weights = sum(x.nbytes for x in (*prepared.model.parameters(), *prepared.model.buffers()))
     sizes = {name: x.numel() for name, x in prepared.model.named_parameters()}
     kind, settings = optimizer_of(arguments, prepared.model, recipe)
-    plan, chosen = _chosen(recipe, prepared, watch, resumed)
-    if recipe.mode == "layers":
-        trainer = sampler_of(recipe, prepared, report_of(recipe, prepared, watch))
-    else:
-        assert chosen is not None
-        with placed(recipe.where("selection")):
-            trainer = tuner_of(recipe, prepared, chosen, plan)
+    head = head_fit(recipe, prepared, kind)
+    drawn: dict[str, Any] = {}
+
+    def fit_the_head() -> None:
+        if head is not None and resumed:
+            path = Path(recipe.output) / CHECKPOINTS / FILE
+            drawn.update(load_head(head, recipe, prepared.model, path))
+        elif head is not None and (not dry or asks_for_fitted(recipe)):
+            watch.on_stage("fitting the new head")
+            with placed(recipe.where("head_first")):
+                drawn.update(fit(head, recipe, prepared, arguments))
+
+    plan, chosen = _chosen(recipe, prepared, watch, resumed, fit_the_head)
+    with as_drawn(prepared.model, drawn):  # the delta starts from the base, not from a fitted head
+        if recipe.mode == "layers":
+            trainer = sampler_of(recipe, prepared, report_of(recipe, prepared, watch))
+        else:
+            assert chosen is not None
+            with placed(recipe.where("selection")):
+                trainer = tuner_of(recipe, prepared, chosen, plan)
     watch.on_stage("finding the learning rate")
     rate, also = rate_of(recipe, prepared, trainer, kind)
     more = {"also_lr": also} if recipe.mode == "select" and also is not None else {}
@@ -171,22 +196,27 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool) -> Setup:
         weights=weights,
         params=sum(sizes.values()),
         whole={name: sizes[name] for name in whole_names(recipe, prepared)},
+        head=head,
+        drawn=drawn,
         notes=() if chosen is None else chosen.notes,
     )
 
 
 def _chosen(
-    recipe: Recipe, prepared: Any, watch: Watch, resumed: bool
+    recipe: Recipe, prepared: Any, watch: Watch, resumed: bool, planned: Callable[[], None]
 ) -> tuple[Plan, Selection | None]:
-    """Plan and selection: those of the run that goes on, else made now."""
+    """Plan and selection: those of the run that goes on, else made now; ``planned`` is called
+    in between."""
     from frog.recipes.training import CHECKPOINTS
 
     if recipe.mode == "layers":
+        planned()
         return _no_plan(recipe), None
     if resumed:
+        planned()
         chosen = Selection.load(Path(recipe.output) / CHECKPOINTS / "selection.safetensors")
         return chosen.plan, chosen
-    return choose(recipe, prepared, watch)
+    return choose(recipe, prepared, watch, planned)
 
 
 def _no_plan(recipe: Recipe) -> Plan:
@@ -195,35 +225,32 @@ def _no_plan(recipe: Recipe) -> Plan:
     return Plan(path=recipe.model, digest="", rule="layers", budget=Budget(share=1.0), layers=())
 
 
-def _autocast(arguments: Any) -> Any:
-    import torch
-
-    if arguments.bf16:
-        return torch.bfloat16
-    return torch.float16 if arguments.fp16 else None
-
-
 # --------------------------------------------------------------------------------- training
 
 
 def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     from frog.recipes import output as folder
     from frog.recipes import training
+    from frog.recipes.rows import digest_of
+    from frog.recipes.spent import Meter, Spent, name_of
 
     recipe, prepared, tuner = setup.recipe, setup.prepared, setup.trainer
     trainer = training.trainer_of(prepared, setup.arguments, setup.optimizer)
-    earlier = folder.read_run(Path(recipe.output))
+    there = folder.read_run(Path(recipe.output))
     if run is None:
         watch.on_stage("measuring the task before")
-        before = training.measure(trainer, prepared)
+        with as_drawn(prepared.model, setup.drawn):
+            before = training.measure(trainer, prepared)
         output = folder.begin(recipe)
         digest = "" if setup.selection is None else setup.selection.digest
         run = folder.RunState(
             status="running", recipe=folder.state_of(recipe), selection=digest,
-            before=null(before), files=earlier.files if earlier is not None else (),
+            before=null(before), files=there.files if there is not None else (),
         )  # fmt: skip
         if setup.selection is not None:
             setup.selection.save(output / training.CHECKPOINTS / "selection.safetensors")
+        if setup.head is not None:
+            save_head(setup.head, prepared.model, output / training.CHECKPOINTS / FILE)
     else:
         output, before = Path(recipe.output), _numbers(run.before or {})
     run = run.with_status("running", output)
@@ -232,14 +259,17 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     checkpoint = training.last_checkpoint(output)
     watch.on_plan(setup)
     watch.on_stage("training")
-    started = time.monotonic() - run.seconds
+    earlier = Spent(seconds=run.seconds, cpu_seconds=run.cpu_seconds, memory=run.memory)
+    meter = Meter(setup.arguments.device, earlier)
     training.reseed(setup.arguments)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
-        run.with_status("interrupted", output, seconds=time.monotonic() - started)
+        run.with_status("interrupted", output, **asdict(meter.read()))
         raise
-    seconds = time.monotonic() - started
+    spent = meter.read()
+    if recipe.keep_change < 1:
+        tuner.scale_change(recipe.keep_change)
     watch.on_stage("measuring the task after")
     after = training.measure(trainer, prepared)
     result = TuneResult(
@@ -253,11 +283,18 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         changed=0,
         params=setup.params,
         steps=trainer.state.global_step,
-        seconds=seconds,
+        **asdict(spent),
         rate=setup.rate,
+        head=setup.head,
+        keep_change=recipe.keep_change,
         resumed_at=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
         stopped=_stopped(setup.tuner),
         alarms=len(setup.tuner.alarms) if setup.tuner else 0,
+        mode=recipe.mode,
+        higher=prepared.higher,
+        rows={split: len(prepared.splits[split]) for split in after},
+        digests={split: digest_of(prepared.splits[split]) for split in after},
+        device=name_of(setup.arguments.device),
         notes=(*prepared.notes, *setup.notes),
     )
     watch.on_stage("writing the result")
@@ -300,6 +337,8 @@ def _write(setup: Setup, result: TuneResult, trainer: Any, run: Any) -> TuneResu
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
         delta.save(folder / "delta.safetensors")
+        size = (folder / "delta.safetensors").stat().st_size
+        result = replace(result, delta_bytes=size)
         if setup.selection is not None:
             setup.selection.save(folder / "selection.safetensors")
             setup.selection.plan.to_json(folder / "plan.json")
@@ -307,8 +346,8 @@ def _write(setup: Setup, result: TuneResult, trainer: Any, run: Any) -> TuneResu
             certificate.to_json(folder / "certificate.json")
         made_with = {"frog": __version__, **versions()}
         (folder / "recipe.yaml").write_text(recipe_to_yaml(recipe, made_with))
-        log = trainer.state.log_history
-        (folder / "metrics.json").write_text(_metrics(result, log))
+        told = metrics_to_json(result, trainer.state.log_history)
+        (folder / "metrics.json").write_text(told)
         (folder / "README.md").write_text(_card(result, delta))
         files = tuple(sorted(x.name for x in folder.iterdir()))
     return replace(result, files=files)
@@ -329,16 +368,9 @@ def _compared(setup: Setup, result: TuneResult, run: Any, watch: Watch) -> TuneR
             verdict=found.verdict,
             files=(*result.files, "compare.html", "compare.json"),
         )
-    run.with_status(status, output, seconds=result.seconds, files=result.files)
+    spent = {name: getattr(result, name) for name in ("seconds", "cpu_seconds", "memory")}
+    run.with_status(status, output, files=result.files, **spent)
     return result
-
-
-def _metrics(result: TuneResult, log: Sequence[Mapping[str, Any]]) -> str:
-    plain = asdict(result)
-    kept = {k: plain[k] for k in ("task", "metric", "before", "after", "trainable", "changed",
-                                  "params", "steps", "seconds", "rate", "stopped", "alarms",
-                                  "notes")}  # fmt: skip
-    return text_of({"format": "frog-metrics", "version": 1, **null(kept), "log": null(list(log))})
 
 
 def _card(result: TuneResult, delta: SparseDelta) -> str:

@@ -88,7 +88,10 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     all_layers: AllLayers = False,
     format: Format = "auto",
 ) -> None:
-    """Compare B with A, layer by layer; more than two become a series against the first."""
+    """Compare B with A, layer by layer; more than two become a series against the first.
+
+    Several outputs of frog tune, or deltas, become a table of strategies beside their base.
+    """
     from frog import api
 
     outputs = Outputs(json=json, html=html, csv=csv)
@@ -115,7 +118,9 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     progress = Progress(quiet=format == "quiet")
     run = run_of(progress, jobs=jobs, device=device, cache=cache)
     with resumable(progress, kept=cache):
-        found = api.compare(
+        # base= is for adapters there, and the model that the strategies came from here
+        verb = api.compare_runs if api.are_strategies(models, base=base) else api.compare
+        found = verb(
             *models,
             settings=settings if given else None,
             base=base,
@@ -133,7 +138,7 @@ def compare(  # noqa: PLR0913 - a flag is an argument here
     if partial:
         say(f"{partial}; everything else was compared")
     if format != "quiet":
-        _next(models, base, outputs)
+        _next(models, base, outputs, strategies=verb is api.compare_runs)
     if partial:
         raise typer.Exit(PARTIAL)
 
@@ -159,6 +164,9 @@ def _left_out(found: Comparison | Series) -> str:
         for layer in x.layers
     )
     words = []
+    unlike = found.unlike_rows if isinstance(found, Series) else ()
+    if unlike:
+        words.append(f"quality of {', '.join(unlike)} measured on other rows")
     if alone:
         words.append(f"{count(alone, 'tensor')} without a partner")
     if broken:
@@ -172,9 +180,9 @@ def _given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def _next(models: list[str], base: str | None, outputs: Outputs) -> None:
+def _next(models: list[str], base: str | None, outputs: Outputs, *, strategies: bool) -> None:
     if outputs.html is None:  # with all flags: others would measure something else
         suggest("frog", *sys.argv[1:], "--html", "compare.html")
-    else:
+    elif not strategies:
         below = () if base is None else ("--base", base)
         suggest("frog", "gate", models[-1], "--baseline", models[0], *below)

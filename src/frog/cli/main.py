@@ -12,6 +12,7 @@ import typer
 
 from frog.cli import (
     analyze,
+    apply,
     compare,
     demo,
     gate,
@@ -23,6 +24,7 @@ from frog.cli import (
     report,
     select,
     tune,
+    verify,
 )
 from frog.cli.console import flush, say
 from frog.cli.delta import delta
@@ -44,6 +46,8 @@ app.command("gate")(gate.gate)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 app.command("select")(select.select)
+app.command("apply")(apply.apply)
+app.command("verify")(verify.verify)
 app.command("tune")(tune.tune)
 app.add_typer(delta, name="delta")
 app.command("inspect")(inspect.inspect)

@@ -13,6 +13,7 @@ from frog.cli.plan import ReportFile, Roles, RuleName, report_of
 from frog.errors import UnknownName, UsageError
 
 EXPORTS = ("axolotl", "rank-pattern")
+KEEP = ("all", "nonzero")
 
 
 def select(  # noqa: PLR0913 - a flag is an argument here
@@ -36,6 +37,13 @@ def select(  # noqa: PLR0913 - a flag is an argument here
     protect: Annotated[
         int, typer.Option(help="Keep away from so many leading singular directions.")
     ] = 0,
+    keep: Annotated[
+        str, typer.Option(help="all, or nonzero: never the zeros of a pruned model.")
+    ] = "all",
+    bits: Annotated[int, typer.Option(help="Of the rounding that near-boundary looks at.")] = 4,
+    group: Annotated[
+        int, typer.Option(help="Inputs that share a scale in that rounding; 0: a whole row.")
+    ] = 64,
     data: Annotated[
         Path | None,
         typer.Option(help="Rows for scores that need gradients: a file with --task, or a recipe."),
@@ -62,6 +70,8 @@ def select(  # noqa: PLR0913 - a flag is an argument here
             "one of --plan FILE and --budget must be given, got "
             f"{'both' if plan is not None else 'neither'}: --budget 1% splits evenly"
         )
+    if keep not in KEEP:
+        raise UnknownName("value of --keep", keep, KEEP)
     if export is not None and export not in EXPORTS:
         raise UnknownName("export of a selection", export, EXPORTS)
     if plan is not None:
@@ -90,7 +100,10 @@ def select(  # noqa: PLR0913 - a flag is an argument here
         raise UsageError("--task is for --data FILE: give both, or neither")
     chosen = api.select(
         model, made, score=score, granularity=granularity, seed=seed,
-        choice=api.Choice(rank=rank, protect=protect, gradients=gradients),
+        choice=api.Choice(
+            rank=rank, protect=protect, gradients=gradients, bits=bits, group=group or None,
+            keep=None if keep == "all" else keep,
+        ),
     )  # fmt: skip
     if out is not None:
         chosen.save(out)

@@ -37,7 +37,7 @@ def tune(  # noqa: PLR0913 - a flag is an argument here
         typer.Argument(metavar="[KEY=VALUE ...]", help="Such as training.num_train_epochs=1."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan, rate, memory and steps; trains nothing.")
+        bool, typer.Option("--dry-run", help="Plan, rate, memory and steps; writes nothing.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")
@@ -97,6 +97,8 @@ def _plain_plan(plan: TunePlan) -> dict[str, Any]:
         "epochs": plan.epochs, "batch": plan.batch, "trainable": plan.trainable,
         "chosen": plan.chosen, "whole": dict(plan.whole), "params": plan.params,
         "learning_rate": asdict(plan.rate),
+        "head": None if plan.head is None else asdict(plan.head),
+        "keep_change": plan.recipe.keep_change,
         "memory": {**asdict(plan.memory), "total": plan.memory.total},
         "layers": [
             {"name": x.name, "count": x.count, "params": x.params} for x in plan.plan.layers

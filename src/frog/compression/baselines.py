@@ -36,7 +36,7 @@ def uniform(plan: Plan, params: Mapping[str, int]) -> dict[str, Level]:
     plan a matrix gets the upper one wherever the size so far would otherwise fall behind the
     average. Sparsities are equal to one weight, rounded towards keeping.
 
-    >>> from frog.compression.rounding import Rounding
+    >>> from frog.numerics.rounding import Rounding
     >>> plan = {name: Bits(Rounding(bits=b)) for name, b in (("a", 2), ("b", 4), ("c", 4))}
     >>> [x.rounding.bits for x in uniform(plan, {"a": 10, "b": 10, "c": 20}).values()]
     [4, 3, 4]

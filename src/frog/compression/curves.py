@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from frog.compression.distortion import checked_output, distortions, relative
 from frog.compression.live import LiveUnit, change, inference, restored, write
 from frog.compression.pruning import IMPORTANCE, Within, count_at, keep_mask
-from frog.compression.rounding import Rounding, round_in_place
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounding, round_in_place
 from frog.types import WeightMatrix
 
 MEASURED = ("error", "angle")
@@ -136,6 +136,17 @@ class Cell:
     around: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The file of a sweep; ``on_cell(done, total, unit, level)`` is told of each cell measured.
+
+    Cells that the file had are counted as done.
+    """
+
+    path: Path
+    on_cell: Callable[[int, int, str, str], None] = lambda done, total, unit, level: None
+
+
 def sweep(
     model: nn.Module,
     units: Iterable[LiveUnit],
@@ -143,7 +154,7 @@ def sweep(
     levels: Sequence[Level],
     batches: Sequence[Any],
     outputs: Outputs,
-    log: Path | str,
+    log: Path | str | Log,
     around: Mapping[str, Level] | None = None,
 ) -> tuple[Cell, ...]:
     """The distortion of every unit at every level, in this order, each measured once.
@@ -156,7 +167,8 @@ def sweep(
     pruning also holds the scores of one matrix, twice. The weights are put back bit for bit, also
     after an error.
     """
-    units, path = tuple(units), Path(log)
+    told = log if isinstance(log, Log) else Log(path=Path(log))
+    units, path = tuple(units), told.path
     if not batches:
         raise UsageError("a sweep needs one batch or more, got none")
     for word, names in (("units", [x.name for x in units]), ("levels", [x.key for x in levels])):
@@ -172,7 +184,9 @@ def sweep(
         if (x.model, x.data, x.around) == (weights, data, company)
     }
     wanted = [(unit, [x for x in levels if (unit.name, x.key) not in known]) for unit in units]
-    if any(missing for _, missing in wanted):
+    total = len(units) * len(levels)
+    done = total - sum(len(missing) for _, missing in wanted)
+    if done < total:
         with inference(model), _Log(path) as out:
             base = [checked_output(outputs(model, batch)).clone() for batch in batches]
             with restored(model, places) as copies:
@@ -199,6 +213,8 @@ def sweep(
                                     error=error, angle=angle, around=company)  # fmt: skip
                         out.add(cell)
                         known[unit.name, level.key] = cell
+                        done += 1
+                        told.on_cell(done, total, unit.name, level.key)
     return tuple(known[unit.name, level.key] for unit in units for level in levels)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frog.errors import UsageError
-from frog.numerics.views import take
+from frog.numerics.views import put, take
 from frog.types import MatrixView, WeightMatrix
 
 
@@ -77,12 +77,7 @@ def write(model: nn.Module, matrix: WeightMatrix, values_mn: Tensor) -> None:
             f"{matrix.name} must be contiguous to be changed, got strides "
             f"{parameter.data.stride()}: make it so, or leave it out"
         )
-    cut = parameter.data.view(view.grid)[
-        tuple(x if isinstance(x, int) else slice(*x) for x in view.index)
-    ]
-    kept = [axis for axis, x in enumerate(view.index) if not isinstance(x, int)]
-    turned = cut.permute([kept.index(axis) for axis in (*view.rows, *view.columns)])
-    turned.copy_(values_mn.reshape(turned.shape))
+    put(parameter.data, view, values_mn)
 
 
 def change(model: nn.Module, matrix: WeightMatrix, apply: Callable[[Tensor], None]) -> None:

@@ -16,9 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from frog.compression.rounding import refuse_odd
 from frog.errors import UsageError
 from frog.numerics import relevance as rel
+from frog.numerics.rounding import refuse_odd
 from frog.registry import Registry
 
 Within = Literal["matrix", "row"]

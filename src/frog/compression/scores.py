@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from frog.compression.live import LiveUnit, inference, read, restored, write
-from frog.compression.rounding import Rounding, squared_error
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounding, squared_error
 from frog.registry import Registry
 from frog.types import ModelReport, WeightMatrix
 

@@ -57,6 +57,21 @@ def take(array: Any, view: MatrixView) -> Any:
     return turned.reshape(view_shape(view))
 
 
+def put(array: Any, view: MatrixView, values_mn: Any) -> None:
+    """Write an (m, n) matrix to the place that ``view`` picks from a contiguous torch tensor.
+
+    >>> import torch
+    >>> tensor = torch.zeros(3, 2)
+    >>> put(tensor, third((3, 2), 1), torch.ones(1, 2))
+    >>> tensor.tolist()
+    [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    """
+    cut = array.view(view.grid)[tuple(x if isinstance(x, int) else slice(*x) for x in view.index)]
+    kept = [axis for axis, x in enumerate(view.index) if not isinstance(x, int)]
+    turned = cut.permute([kept.index(axis) for axis in (*view.rows, *view.columns)])
+    turned.copy_(values_mn.reshape(turned.shape))
+
+
 def take_rows(array: Any, view: MatrixView, start: int, stop: int) -> Any:
     """Rows ``start`` to ``stop`` of the matrix, (stop - start, n); the rest is not touched."""
     m = view_shape(view)[0]

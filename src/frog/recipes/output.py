@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 from frog.errors import UsageError
 from frog.recipes.training import CHECKPOINTS, last_checkpoint
-from frog.serial.plain import text_of
+from frog.serial.plain import null, number, text_of
 from frog.serial.recipe import flat_recipe, recipe_to_yaml
 from frog.serial.whole_file import write_whole
 from frog.types.recipes import Recipe
@@ -37,6 +38,8 @@ class RunState:
     selection: str = ""
     before: Mapping[str, Any] | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    memory: float = math.nan
     files: tuple[str, ...] = ()
 
     def write(self, output: Path) -> None:
@@ -44,6 +47,7 @@ class RunState:
         plain = {
             "format": FORMAT, "version": VERSION, "status": self.status, "recipe": self.recipe,
             "selection": self.selection, "before": self.before, "seconds": self.seconds,
+            "cpu_seconds": null(self.cpu_seconds), "memory": null(self.memory),
             "files": list(self.files),
         }  # fmt: skip
         write_whole(text_of(plain).encode(), output / CHECKPOINTS / "run.json")
@@ -64,6 +68,7 @@ def read_run(output: Path) -> RunState | None:
         return RunState(
             status=data["status"], recipe=data["recipe"], selection=data["selection"],
             before=data["before"], seconds=data["seconds"], files=tuple(data["files"]),
+            cpu_seconds=number(data.get("cpu_seconds")), memory=number(data.get("memory")),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return None

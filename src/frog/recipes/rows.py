@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,15 +88,15 @@ def _read(source: DataSource, recipe: Recipe, split: str) -> Any:
     if not source.path:
         return _from_hub(source, place)
     try:
-        table = _table(Path(source.path), recipe.data.header)
+        table = read_table(Path(source.path), recipe.data.header)
     except (ValueError, OSError, UnicodeDecodeError) as error:  # ArrowInvalid is a ValueError
         reason = str(error).splitlines()[0]
         raise UsageError(f"{place}: {source.path} cannot be read: {reason}") from None
     return datasets.Dataset(table)
 
 
-def _table(path: Path, header: Sequence[str]) -> Any:
-    """A whole file as an Arrow table, by the end of its name."""
+def read_table(path: Path, header: Sequence[str] = ()) -> Any:
+    """A whole file as an Arrow table, by the end of its name; ValueError for what is none."""
     import pyarrow
     from pyarrow import csv, parquet
 
@@ -145,3 +146,25 @@ def _from_hub(source: DataSource, place: str) -> Any:
     except Exception as error:  # the errors of builders, of the network and of the cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(f"{place}: the data set '{source.id}' cannot be read: {reason}") from None
+
+
+def digest_of(rows: Any) -> str:
+    """Which rows these are, as they are measured: after tokens, lengths and limits.
+
+    >>> digest_of([{"ids": [1, 2]}]) == digest_of([{"ids": [1, 2]}])
+    True
+    >>> digest_of([{"ids": [1, 2]}]) == digest_of([{"ids": [2, 1]}])
+    False
+    """
+    seal = hashlib.blake2b(digest_size=16)
+    for place in range(len(rows)):
+        for name, value in sorted(rows[place].items()):
+            seal.update(f"{name}: ".encode())
+            seal.update(value.tobytes() if hasattr(value, "tobytes") else _plain(value))
+        seal.update(b"\n")
+    return seal.hexdigest()
+
+
+def _plain(value: Any) -> bytes:
+    made = value.tolist() if hasattr(value, "tolist") else value
+    return repr(made).encode("utf-8", "backslashreplace")

@@ -50,7 +50,7 @@ def sentence_embedding(recipe: Recipe) -> Prepared:
     if not spec.score and len(splits["train"]) < 2:
         raise UsageError(f"{recipe.where('data', 'train')}: pairs need others: at least 2 rows")
     model, new = load_model(recipe, "AutoModel")
-    pooling = _pooling(recipe)
+    pooling = pooling_of(recipe)
 
     def vectors(model: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = {k: v for k, v in batch.items() if k != "score"}
@@ -164,7 +164,7 @@ def _unused(model: Any, new: tuple[str, ...]) -> str | None:
     return r"(^|\.)pooler\." if pooler else None
 
 
-def _pooling(recipe: Recipe) -> str:
+def pooling_of(recipe: Recipe) -> str:
     """How the model's own folder pools (sentence-transformers' 1_Pooling), else the mean."""
     path = Path(recipe.model) / "1_Pooling" / "config.json"
     if not path.is_file():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -44,15 +45,23 @@ class Prepared:
     def batches(self, split: str, size: int, number: int, seed: int = 0) -> list[dict[str, Any]]:
         """Up to ``number`` batches of ``size`` rows, drawn without replacement by ``seed``, on the
         model's device."""
-        rows = self.splits[split]
         draw = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(rows), generator=draw).tolist()[: size * number]
+        return list(islice(self._pass(split, size, draw), number))
+
+    def shuffled(self, split: str, size: int, seed: int) -> Iterator[dict[str, Any]]:
+        """Batches of ``size`` rows without end, every pass in an order of its own, one at a time
+        on the model's device."""
+        draw = torch.Generator().manual_seed(seed)
+        while True:
+            yield from self._pass(split, size, draw)
+
+    def _pass(self, split: str, size: int, draw: torch.Generator) -> Iterator[dict[str, Any]]:
+        rows = self.splits[split]
+        order = torch.randperm(len(rows), generator=draw).tolist()
         device = next(self.model.parameters()).device
-        made = [
-            self.collate([rows[i] for i in order[start : start + size]])
-            for start in range(0, len(order), size)
-        ]
-        return [{name: value.to(device) for name, value in batch.items()} for batch in made]
+        for start in range(0, len(order), size):
+            batch = self.collate([rows[i] for i in order[start : start + size]])
+            yield {name: value.to(device) for name, value in batch.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

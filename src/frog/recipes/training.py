@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -200,6 +201,10 @@ def last_checkpoint(output: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
+NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that warn of kernels for other machines while a model is loaded."""
+
+
 @contextmanager
 def calm() -> Iterator[None]:
     """Libraries neither log nor show bars in here; afterwards they are as they were."""
@@ -207,12 +212,18 @@ def calm() -> Iterator[None]:
     level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     datasets = need("datasets")
     shown = datasets.are_progress_bars_disabled()
+    noisy = [logging.getLogger(name) for name in NOISY]
+    levels = [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
     logs.set_verbosity_error()
     logs.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
+        for logger, before in zip(noisy, levels, strict=True):
+            logger.setLevel(before)
         logs.set_verbosity(level)
         if bars:
             logs.enable_progress_bar()

@@ -89,7 +89,7 @@ def change_table(comparison: Comparison, *, sort: str | None = None, limit: int 
     key = _size(comparison, sort)
     changed.sort(key=lambda layer: (key(layer), natural(layer.name)))
     shown = changed if limit is None else changed[:limit]
-    table = _table(CHANGE_COLUMNS, shown, width, name=1)
+    table = column_table(CHANGE_COLUMNS, shown, width, name=1)
     rest = len(changed) - len(shown)
     identical = len(comparison.layers) - len(changed)
     if rest:
@@ -149,7 +149,7 @@ def _means(comparison: Comparison) -> Table | None:
     for title in ("before", "after", "change"):
         table.add_column(title, justify="right")
     for title, before, after, change in rows:
-        table.add_row(Text(title), number(before), number(after), _signed(change))
+        table.add_row(Text(title), number(before), number(after), signed(change))
     return table
 
 
@@ -166,6 +166,8 @@ def series_panel(series: Series) -> RenderableType:
     """Verdict, notes, and the findings of the last member against the first."""
     lines: list[RenderableType] = [Text(printable(series.verdict), style="bold")]
     lines += [Text(printable(f"note: {note}"), style="dim") for note in series.notes]
+    if series.strategies:  # strategies have no last one: what was found in each is on the page
+        return Group(*lines)
     last = series.comparisons[-1] if series.comparisons else None
     findings = findings_grid(last.findings) if last is not None else None
     if last is not None and findings is not None:
@@ -177,7 +179,7 @@ def series_panel(series: Series) -> RenderableType:
 def series_table(series: Series, *, width: int = 80) -> Table:
     """A row a member: step, means, drift against the first, and how many layers are judged how."""
     members = [Member(series=series, place=i) for i in range(len(series.reports))]
-    return _table(MEMBER_COLUMNS, members, width, name=1)
+    return column_table(MEMBER_COLUMNS, members, width, name=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ class SeriesPictures:
             if sum(math.isfinite(x) for x in values) < FEWEST_BARS:
                 continue
             bars, _ = folded(values, max(options.max_width // 2, FEWEST_BARS))
-            shown = _small if title == "drift" else number
+            shown = small if title == "drift" else number
             ends = f"{shown(values[0])} → {shown(values[-1])}"
             grid.add_row(title, sparkline(bars, bars=bars_for(options.encoding)), ends)
         if grid.row_count:
@@ -244,7 +246,7 @@ class Column:
     least: int = 0
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Any], width: int, *, name: int) -> Table:
+def column_table(columns: Sequence[Column], rows: Sequence[Any], width: int, *, name: int) -> Table:
     """A table of those columns for which the terminal is wide enough; the name's is cut to fit."""
     columns = [column for column in columns if width >= column.least]
     cells = [[column.cell(row) for column in columns] for row in rows]
@@ -260,10 +262,10 @@ def _table(columns: Sequence[Column], rows: Sequence[Any], width: int, *, name: 
     return table
 
 
-def _signed(value: float | None, digits: int = 2) -> str:
+def signed(value: float | None, digits: int = 2) -> str:
     """A difference with its sign; a dash where there is none.
 
-    >>> _signed(0.5), _signed(-0.001), _signed(math.nan)
+    >>> signed(0.5), signed(-0.001), signed(math.nan)
     ('+0.50', '0.00', '–')
     """
     text = "–" if value is None or math.isnan(value) else f"{value:+.{digits}f}"
@@ -271,7 +273,7 @@ def _signed(value: float | None, digits: int = 2) -> str:
 
 
 def _change(name: str, digits: int = 2) -> Callable[[LayerChange], Text]:
-    return lambda layer: Text(_signed(layer.change.get(name), digits))
+    return lambda layer: Text(signed(layer.change.get(name), digits))
 
 
 def _beside(name: str) -> Callable[[LayerChange], Text]:
@@ -279,7 +281,7 @@ def _beside(name: str) -> Callable[[LayerChange], Text]:
     return lambda layer: Text(f"{number(layer.before.get(name))} → {number(layer.after.get(name))}")
 
 
-def _small(value: float) -> str:
+def small(value: float) -> str:
     """A share: two significant digits, so that a drift of 0.0004 is not 0.00."""
     return number(value) if math.isnan(value) or value == 0 else f"{value:#.2g}".rstrip(".")
 
@@ -303,12 +305,12 @@ CHANGE_COLUMNS = [
     Column("", "right", lambda layer: Text("" if layer.block is None else str(layer.block))),
     Column("layer", "left", lambda layer: Text(short_name(layer.name, layer.block))),
     Column("shape", "right", lambda layer: Text(times(layer.shape)), least=WIDEST),
-    Column("drift", "right", lambda layer: Text(_small(layer.drift))),
+    Column("drift", "right", lambda layer: Text(small(layer.drift))),
     Column("α", "right", _beside("alpha")),
     Column("Δα", "right", _change("alpha")),
     Column("95 %", "right", _interval, least=WIDE),
     Column("Δlog λ₁", "right", _change("log_spectral_norm"), least=WIDE),
-    Column("rotation", "right", lambda layer: Text(_small(layer.rotation_left)), least=WIDE),
+    Column("rotation", "right", lambda layer: Text(small(layer.rotation_left)), least=WIDE),
     Column("intruders", "right", lambda layer: Text(number(layer.intruders, 0)), least=WIDEST),
     Column("now", "left", _verdict),
 ]
@@ -329,7 +331,7 @@ MEMBER_COLUMNS = [
     Column("α̂", "right", _mean("alpha_weighted")),
     Column("stable rank", "right", _mean("stable_rank"), least=NARROW),
     Column("log‖W‖²", "right", _mean("log_norm"), least=WIDE),
-    Column("drift", "right", lambda member: Text(_small(member.drift))),
+    Column("drift", "right", lambda member: Text(small(member.drift))),
     Column("over-par.", "right", _tally("over-parameterised"), least=NARROW),
     Column("over-tr.", "right", _tally("over-trained"), least=NARROW),
 ]

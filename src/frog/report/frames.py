@@ -12,7 +12,7 @@ from typing import Any
 
 from frog.errors import MissingPackage
 from frog.serial.whole_file import write_whole
-from frog.types import Comparison, LayerChange, LayerReport, ModelReport, Series
+from frog.types import Comparison, LayerChange, LayerReport, ModelReport, Series, Strategy
 
 LAYER_TYPES = {"linear": "dense", "head": "dense", "expert": "dense", "adapter": "dense"}
 SIDES = ("_before", "_after")
@@ -49,8 +49,16 @@ def member_rows(series: Series) -> list[dict[str, Any]]:
             against = series.comparisons[i - 1]
             row["verdict"] = against.verdict
             row |= {k: v for k, v in against.summary.items() if not k.endswith(SIDES)}
+            if series.strategies:
+                row |= _strategy_row(series.strategies[i - 1])
         table.append(row)
     return table
+
+
+def _strategy_row(strategy: Strategy) -> dict[str, Any]:
+    row = {k: v for k, v in asdict(strategy).items() if k not in ("label", "path")}
+    row["missing"] = "; ".join(f"{name}: {reason}" for name, reason in strategy.missing.items())
+    return row
 
 
 def write_csv(record: ModelReport | Comparison | Series, path: Any) -> None:

@@ -15,6 +15,7 @@ from frog.report.changes import (
     series_table,
 )
 from frog.report.gate import gate_lines
+from frog.report.strategies import strategies_view
 from frog.report.terminal import TABLE_LAYERS, layer_table, summary_panel
 from frog.types import Comparison, GateResult, ModelReport, Series
 
@@ -28,12 +29,20 @@ def pieces(record: Record, *, width: int = 80, all_layers: bool = False) -> list
         table = layer_table(record, limit=rows, width=width) if record.measured else None
         found = [summary_panel(record), table]
     elif isinstance(record, Series):
-        found = [series_panel(record), series_table(record, width=width), SeriesPictures(record)]
+        found = [series_panel(record), *_of_series(record, width)]
     else:
         rows = None if all_layers else TABLE_CHANGES
         table = change_table(record, limit=rows, width=width) if record.layers else None
         found = [comparison_panel(record), table]
     return [piece for piece in found if piece is not None]
+
+
+def _of_series(series: Series, width: int) -> list[RenderableType]:
+    """Strategies have no order, so that pictures from the first to the last would say nothing."""
+    table = series_table(series, width=width)
+    if series.strategies:
+        return [strategies_view(series, width=width), table]
+    return [table, SeriesPictures(series)]
 
 
 def as_text(record: Record | GateResult, *, width: int = 80) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from frog.report.plans import plan_table
 from frog.report.words import printable, quantity
-from frog.types.recipes import LearningRate, MemoryEstimate, TunePlan, TuneResult
+from frog.types.recipes import HeadFit, LearningRate, MemoryEstimate, TunePlan, TuneResult
 
 FIRST = ("accuracy", "f1", "perplexity", "spearman", "accuracy@1")
 LOWER = ("loss", "token_loss", "perplexity")
@@ -32,6 +32,8 @@ def preview_view(plan: TunePlan, *, everything: bool = False) -> RenderableType:
     table.add_row("steps", f"{plan.steps:,} of {plan.batch} rows each · {epochs}")
     table.add_row("trains", trains(plan.trainable, plan.params, plan.whole))
     table.add_row("rate", rate_text(plan.rate))
+    table.add_row("head", head_text(plan.head))
+    table.add_row("keeps", kept_text(recipe.keep_change))
     table.add_row("output", printable(recipe.output))
     parts: list[RenderableType] = [table, ""]
     if plan.selection is not None:
@@ -56,6 +58,10 @@ def result_view(result: TuneResult) -> RenderableType:
     if result.verdict:
         facts.add_row("compared", printable(result.verdict))
     facts.add_row("rate", rate_text(result.rate))
+    if result.head is not None:
+        facts.add_row("head", head_text(result.head))
+    if result.keep_change < 1:
+        facts.add_row("kept", kept_text(result.keep_change))
     resumed = f", resumed at {result.resumed_at:,}" if result.resumed_at else ""
     facts.add_row("time", f"{result.steps:,} steps in {duration(result.seconds)}{resumed}")
     if result.stopped:
@@ -89,6 +95,31 @@ def rate_text(rate: LearningRate) -> str:
     """The learning rate and where it comes from; a reason that begins with it stands alone."""
     value = f"{rate.value:.3g}"
     return rate.reason if rate.reason.startswith(("lr ", value)) else f"{value}: {rate.reason}"
+
+
+def head_text(head: HeadFit | None) -> str:
+    """How a new head is fitted before the rest.
+
+    >>> head_text(HeadFit(names=("head.weight",), steps=60, rate=1e-3))
+    'new, fitted alone first: 60 steps from a rate of 0.001'
+    >>> head_text(None)
+    'none is fitted first'
+    """
+    if head is None:
+        return "none is fitted first"
+    steps = f"{head.steps:,} step{'' if head.steps == 1 else 's'}"
+    return f"new, fitted alone first: {steps} from a rate of {head.rate:.3g}"
+
+
+def kept_text(share: float) -> str:
+    """What is kept of the change of the tuned weights.
+
+    >>> kept_text(0.6), kept_text(1.0)
+    ('60% of the change of the tuned weights', 'all of the change')
+    """
+    if share == 1:
+        return "all of the change"
+    return f"{100 * share:.3g}% of the change of the tuned weights"
 
 
 def duration(seconds: float) -> str:
@@ -154,9 +185,10 @@ def _metrics(result: TuneResult) -> Table | None:
         for i, name in enumerate(_ordered(metrics, result.metric)):
             before = result.before.get(split, {}).get(name, math.nan)
             style = "bold" if name == result.metric else ""
+            after = metrics[name]
             table.add_row(
-                split if i == 0 else "", Text(name, style), _value(name, before),
-                Text(_value(name, metrics[name]), style), _change(name, before, metrics[name]),
+                split if i == 0 else "", Text(name, style), metric_value(name, before),
+                Text(metric_value(name, after), style), metric_change(name, before, after),
             )  # fmt: skip
     return table
 
@@ -166,18 +198,20 @@ def _ordered(metrics: Mapping[str, float], first: str) -> Iterator[str]:
     yield from sorted(names, key=lambda x: (x != first, x not in FIRST, names.index(x)))
 
 
-def _value(name: str, value: float) -> str:
+def metric_value(name: str, value: float) -> str:
+    """A metric as people read it: shares in percent, a dash where there is none."""
     if math.isnan(value):
         return "–"
     return f"{100 * value:.1f} %" if name in PERCENT else f"{value:.4g}"
 
 
-def _change(name: str, before: float, after: float) -> Text:
-    """The change, green for the better and red for the worse."""
+def metric_change(name: str, before: float, after: float, *, higher: bool | None = None) -> Text:
+    """The change, green for the better and red for the worse; ``higher`` says which is better."""
     if math.isnan(before) or math.isnan(after):
         return Text("–")
     change = after - before
     text = f"{100 * change:+.1f}" if name in PERCENT else f"{change:+.3g}"
-    better = change < 0 if name in LOWER else change > 0
+    rises = name not in LOWER if higher is None else higher
+    better = change > 0 if rises else change < 0
     style = "" if change == 0 else "green" if better else "red"
     return Text(text.replace("-", "−"), style=style)

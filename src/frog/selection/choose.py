@@ -24,8 +24,10 @@ class Units:
 ELEMENTS = Units()
 
 
-def choose(scores: Scored, count: int, units: Units) -> np.ndarray:
+def choose(scores: Scored, count: int, units: Units, sizes: np.ndarray | None = None) -> np.ndarray:
     """Numbers of the highest scored units, ascending, that hold at most ``count`` weights.
+
+    ``sizes`` (u,) are the weights of every unit that count, where not all of them do.
 
     The score of a unit is the mean over its weights, dead ones counted as 0; a unit that is dead
     throughout is never chosen. Where the next unit would exceed the count, smaller ones that
@@ -37,16 +39,28 @@ def choose(scores: Scored, count: int, units: Units) -> np.ndarray:
     """
     if units.granularity == "element":
         return top_k(scores, count)
-    means = unit_scores(scores, units)
-    order = np.argsort(-means, kind="stable")
-    order = order[means[order] > NEVER]
-    filled = np.cumsum(unit_sizes(order, scores.shape, units.granularity, units.size))
+    order = _descending(unit_scores(scores, units, sizes))
+    filled = np.cumsum(_sizes(scores, units, sizes)[order])
     return np.sort(order[filled <= count])
 
 
-def unit_scores(scores: Scored, units: Units) -> np.ndarray:
+def _descending(means: np.ndarray) -> np.ndarray:
+    """Numbers of the living units from the highest down, ties in order."""
+    order = np.argsort(-means, kind="stable")
+    return order[means[order] > NEVER]
+
+
+def _sizes(scores: Scored, units: Units, sizes: np.ndarray | None) -> np.ndarray:
+    """The weights of every unit, int64 (u,): ``sizes`` where they are given."""
+    if sizes is not None:
+        return sizes
+    count = unit_count(scores.shape, units.granularity, units.size)
+    return unit_sizes(np.arange(count), scores.shape, units.granularity, units.size)
+
+
+def unit_scores(scores: Scored, units: Units, sizes: np.ndarray | None = None) -> np.ndarray:
     """Mean score of every unit, float64 (u,); -inf for one that is dead throughout."""
-    m, n = scores.shape
+    n = scores.shape[1]
     total = np.zeros(unit_count(scores.shape, units.granularity, units.size))
     alive = np.zeros(len(total), dtype=np.int64)
     tall, wide = units.size
@@ -67,8 +81,8 @@ def unit_scores(scores: Scored, units: Units) -> np.ndarray:
             place = (np.arange(start, stop) // tall)[:, None] * across + np.arange(across)
             np.add.at(total, place, sums)
             np.add.at(alive, place, lives)
-    sizes = unit_sizes(np.arange(len(total)), (m, n), units.granularity, units.size)
-    return np.where(alive > 0, total / sizes, NEVER)
+    living = alive > 0
+    return np.where(living, total / np.where(living, _sizes(scores, units, sizes), 1), NEVER)
 
 
 def normalised(scores: Scored, weight: float = 1.0) -> Scored:
@@ -90,6 +104,7 @@ def settle(
     floor: Mapping[str, int],
     cap: Mapping[str, int],
     units: Units = ELEMENTS,
+    sizes: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, int]:
     """How many of the ``total`` weights go to each map when the highest scores win.
 
@@ -101,10 +116,11 @@ def settle(
     that map is fixed and the threshold of the others moves until all is given out. Ties at the
     threshold go to the maps in order. Scores must not be negative. Each map is read twice, and
     again for every bound that binds, for units once; no two are in memory at once (of units their
-    sorted means are, 4 bytes each).
+    sorted means are, 4 bytes each). ``sizes`` are those of :func:`choose`, by map.
     """
     if units.granularity != "element":
-        ladders = {name: Ladder.of(scores, units) for name, scores in maps.items()}
+        known = sizes or {}
+        ladders = {name: Ladder.of(x, units, known.get(name)) for name, x in maps.items()}
         return _within_bounds(
             list(maps),
             total,
@@ -160,12 +176,11 @@ class Ladder:
     sizes: np.ndarray | int
 
     @staticmethod
-    def of(scores: Scored, units: Units) -> Ladder:
+    def of(scores: Scored, units: Units, counted: np.ndarray | None = None) -> Ladder:
         """The ladder of a map; ties in order of the units."""
-        means = unit_scores(scores, units)
-        order = np.argsort(-means, kind="stable")
-        order = order[means[order] > NEVER]
-        sizes = unit_sizes(order, scores.shape, units.granularity, units.size)
+        means = unit_scores(scores, units, counted)
+        order = _descending(means)
+        sizes = _sizes(scores, units, counted)[order]
         alike = len(sizes) > 0 and bool((sizes == sizes[0]).all())
         return Ladder(means[order].astype(np.float32), int(sizes[0]) if alike else np.cumsum(sizes))
 

@@ -10,6 +10,17 @@ from frog.selection.scores import Subject
 NEVER = -np.inf
 
 
+def without_pruned(scores: Scored, kept: np.ndarray) -> Scored:
+    """Scores with -inf where ``kept``, bool (m, n), is False."""
+
+    def left(start: int, stop: int) -> np.ndarray:
+        slab = scores.slab(start, stop)
+        slab[~kept[start:stop]] = NEVER
+        return slab
+
+    return Made(scores.shape, left)
+
+
 def without_dead(scores: Scored, subject: Subject) -> tuple[Scored, int]:
     """Scores with -inf for dead weights, and the number of those.
 

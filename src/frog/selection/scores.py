@@ -72,7 +72,7 @@ class Subject:
 
     ``rank`` is the number of components for the scores that use some only; None takes
     :data:`RANK`, 0 those that stand out of the random bulk. ``kept`` holds the factors of matrices
-    that are scored several times.
+    that are scored several times. ``bits`` and ``group`` say how the weights will be rounded.
     """
 
     name: str
@@ -82,6 +82,8 @@ class Subject:
     rank: int | None = None
     seed: int = 0
     kept: Kept | None = None
+    bits: int = 4
+    group: int | None = 64
     _found: dict[int | None, rel.Factors] = field(default_factory=dict)
 
     @property
@@ -193,6 +195,25 @@ def magnitude(subject: Subject) -> Scored:
     """|W_ij|; to the power -1: the smallest first."""
     weight = subject.weight
     return Made(subject.shape, lambda start, stop: np.abs(weight[start:stop]))
+
+
+@score("near-boundary", source="Liu et al. 2023, OFQ, ICML, arXiv:2302.02210")
+def near_boundary(subject: Subject) -> Scored:
+    """1 - 2 d, d the distance in steps to the nearest midpoint of two levels: by default of int4.
+
+    OFQ goes on training the weights alone that are near one, of a model that will be rounded.
+    """
+    import torch
+
+    from frog.numerics.rounding import Rounding, nearness
+
+    how = Rounding(bits=subject.bits, group=subject.group)
+    weight = subject.weight
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        return nearness(torch.tensor(weight[start:stop]), how).numpy()
+
+    return Made(subject.shape, rows)
 
 
 @score("random", source="control")

@@ -21,7 +21,7 @@ from frog.serial.plain import (
     validated,
 )
 from frog.serial.report import REPORT_FORMAT, report_from_dict, report_to_dict
-from frog.types import Comparison, LayerChange, ModelReport, Origin, Series
+from frog.types import Comparison, LayerChange, ModelReport, Origin, Series, Strategy
 
 COMPARISON_FORMAT = "frog-compare"
 COMPARISON_VERSION = 1
@@ -32,6 +32,7 @@ FORMATS = (REPORT_FORMAT, COMPARISON_FORMAT, SERIES_FORMAT)
 COMPARE = "frog compare A B --json FILE"
 SERIES = "frog compare A B C --json FILE"
 _NUMBERS = tuple(f.name for f in fields(LayerChange) if f.type == "float")
+_OF_STRATEGY = tuple(f.name for f in fields(Strategy) if f.type == "float")
 
 
 def format_of(data: Any, origin: str) -> str:
@@ -164,6 +165,7 @@ def series_to_dict(series: Series) -> dict[str, Any]:
         "steps": null(series.steps),
         "verdict": null(series.verdict),
         "notes": null(series.notes),
+        "strategies": [null(asdict(row)) for row in series.strategies],
         "reports": [report_to_dict(report) for report in series.reports],
         "comparisons": [comparison_to_dict(comparison) for comparison in series.comparisons],
     }
@@ -186,6 +188,7 @@ def series_from_dict(data: Any, origin: str) -> Series:
         "steps": numbers(data.get("steps")),
         "verdict": data.get("verdict"),
         "notes": data.get("notes", []),
+        "strategies": each(data.get("strategies", []), _strategy_fields),
     }
     # its members are valid records already: only the frame is left
     frame: Series = validated(Series, {**flat, "reports": [], "comparisons": []}, origin,
@@ -195,6 +198,7 @@ def series_from_dict(data: Any, origin: str) -> Series:
         steps=frame.steps,
         verdict=frame.verdict,
         notes=frame.notes,
+        strategies=frame.strategies,
         reports=parts["reports"],
         comparisons=parts["comparisons"],
     )
@@ -205,7 +209,18 @@ def series_from_dict(data: Any, origin: str) -> Series:
             f"got {', '.join(map(str, lengths))} and {len(series.comparisons)}: "
             f"write it again with {SERIES}"
         )
+    if len(series.strategies) not in (0, len(series.comparisons)):
+        raise ReportError(
+            f"{origin}: strategies must be as many as comparisons or none, got "
+            f"{len(series.strategies)} and {len(series.comparisons)}: write it again with {SERIES}"
+        )
     return series
+
+
+def _strategy_fields(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    return {**data, **{name: number(data[name]) for name in _OF_STRATEGY if name in data}}
 
 
 def _members(data: Any, read: Any, origin: str) -> tuple[Any, ...]:

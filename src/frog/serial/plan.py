@@ -8,6 +8,7 @@ from typing import Any
 from frog.errors import ReportError, UsageError
 from frog.serial.plain import check_header, get, null, parse_file, shown, text_of
 from frog.types import Allotment, Budget, Plan
+from frog.types.level_plans import LEVEL_ACTIONS
 
 PLAN_FORMAT, PLAN_VERSION = "frog-plan", 1
 MAKER = "frog plan tune MODEL -o FILE"
@@ -48,6 +49,12 @@ def read_plan(path: Any) -> Plan:
 def plan_from_dict(data: Any, origin: str) -> Plan:
     """A plan from plain values. Counts may have been edited: the total is what they add up to."""
     check_header(data, PLAN_FORMAT, PLAN_VERSION, origin, make=MAKER)
+    if data.get("purpose") in LEVEL_ACTIONS:
+        raise ReportError(
+            f"{origin}: must be a plan of what is tuned ({MAKER}), got one of compression: "
+            "frog apply carries that out; a layer is pruned or tuned, as you say, never both by "
+            "one plan"
+        )
     if data.get("purpose") != "tune":
         raise ReportError(
             f"{origin}: purpose must be 'tune', got {shown(data.get('purpose'))}: "

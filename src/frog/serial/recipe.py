@@ -82,6 +82,8 @@ def recipe_from_yaml(
         train_also=None if checked.train_also is None else tuple(checked.train_also),
         learning_rate=rate,
         full_learning_rate=checked.full_learning_rate,
+        head_first=checked.head_first,
+        keep_change=checked.keep_change,
         noise=None if checked.noise is None else _given(checked.noise),
         guards=_guards(checked.guards, lines, known),
         training=given,
@@ -107,6 +109,8 @@ def recipe_to_yaml(recipe: Recipe, made_with: Mapping[str, str] | None = None) -
         "train_also": train_also,
         "learning_rate": "auto" if recipe.learning_rate is None else recipe.learning_rate,
         "full_learning_rate": recipe.full_learning_rate,
+        "head_first": "auto" if recipe.head_first is None else recipe.head_first,
+        "keep_change": recipe.keep_change,
         "noise": None if recipe.noise is None else dict(recipe.noise),
         "guards": recipe.guards
         if isinstance(recipe.guards, str)
@@ -269,6 +273,7 @@ def _selection(checked: Selection, folder: Path, lines: Lines) -> SelectionSpec:
     settles = {"plan": "budget rule knobs floor cap include exclude roles report layer_rates"}
     settles["selection"] = settles["plan"] + (
         " plan score granularity block_size rank protect protect_strength gradient_batches seed"
+        " keep bits group"
     )
     for key in made:
         for other in settles[key].split():

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from frog.serial.yaml_values import Regex, as_list
+from frog.types.recipes import KEEP_CHANGE
 
 SHARED_DATA = ("train", "validation", "test", "old", "validation_share", "header", "limit")
 """Keys of ``data`` that every task takes."""
@@ -33,6 +34,12 @@ def _as_limits(value: Any) -> Any:
 def _as_rate(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ValueError("must be auto or a number above 0")
+    return None if value == "auto" else value
+
+
+def _as_steps(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("must be auto or a number of steps (0: none)")
     return None if value == "auto" else value
 
 
@@ -178,6 +185,9 @@ class Selection(Section):
     rank: Natural | None = None
     protect: Natural = 0
     protect_strength: Number = 1.0
+    keep: Literal["all", "nonzero"] = "all"
+    bits: Annotated[int, Field(ge=1, le=8)] = 4
+    group: Count | Literal["row"] = 64
     gradient_batches: Count = 4
     layer_rates: Annotated[Rates | None, BeforeValidator(_as_rates)] = None
     seed: Natural | None = None
@@ -198,13 +208,25 @@ class Layers(Section):
 
 
 class Noise(Section):
-    """Noise on what is not selected, while training."""
+    """Noise on what is not selected, while training: of a size, or that of rounding to bits."""
 
-    nu: Positive
+    nu: Positive | None = None
+    bits: Annotated[int, Field(ge=1, le=8)] | None = None
+    group: Count | Literal["row"] | None = None
     schedule: Word | None = None
     until: Annotated[float, Field(gt=0, le=1)] | None = None
     draw: Word | None = None
     guide: Word | None = None
+
+    @model_validator(mode="after")
+    def _size(self) -> Noise:
+        if self.nu is None and self.bits is None:
+            raise ValueError("must have nu or bits, such as {nu: 0.01} or {bits: 4}")
+        if self.bits is None and self.group is not None:
+            raise ValueError("group is for bits: give both, or neither")
+        if self.bits is not None and self.guide is not None:
+            raise ValueError("guide is for nu alone: with bits, noise follows the rounding error")
+        return self
 
 
 class Document(Section):
@@ -222,6 +244,8 @@ class Document(Section):
     train_also: Annotated[list[Regex], BeforeValidator(as_list)] | None = None
     learning_rate: Annotated[Positive | None, BeforeValidator(_as_rate)] = None
     full_learning_rate: Positive | None = None
+    head_first: Annotated[Natural | None, BeforeValidator(_as_steps)] = None
+    keep_change: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = KEEP_CHANGE
     noise: Annotated[Noise | None, BeforeValidator(_as_noise)] = None
     guards: Annotated[Any, BeforeValidator(_as_guards)] = []
     training: dict[str, Any] = {}

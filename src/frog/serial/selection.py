@@ -15,6 +15,7 @@ from frog.serial.plain import get, null, shown
 from frog.serial.plan import plan_from_dict, plan_to_dict
 from frog.serial.tensors import read_tensors, write_tensors
 from frog.types import GRANULARITIES, Chosen, Selection
+from frog.types.selections import KEPT
 
 SELECTION_FORMAT, SELECTION_VERSION = "frog-selection", 1
 MAKER = "frog select MODEL -o FILE"
@@ -37,6 +38,7 @@ def selection_to_dict(selection: Selection) -> dict[str, Any]:
         "path": selection.path,
         "score": selection.score,
         "granularity": selection.granularity,
+        "keep": selection.keep,
         "seed": selection.seed,
         "notes": list(selection.notes),
         "plan": plan_to_dict(selection.plan),
@@ -73,6 +75,7 @@ def read_selection(path: Any) -> Selection:
             chosen=chosen,
             seed=_whole(about["seed"], -(2**63)),
             notes=tuple(str(note) for note in about["notes"]),
+            keep=_kept(about.get("keep", "all"), origin),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ReportError(f"{origin}: the header is incomplete ({error!r}): {_again()}") from None
@@ -95,7 +98,8 @@ def _check_together(made: Selection, tensors: dict[str, np.ndarray], origin: str
                 f"{place}: {x.name} of {x.shape} must be in the plan of the file, got {got} there: "
                 f"{_again()}"
             )
-        if x.granularity != made.granularity:
+        parts = made.keep != "all" and x.granularity == "element"  # of units with pruned weights
+        if x.granularity != made.granularity and not parts:
             raise ReportError(
                 f"{place}: granularity must be {made.granularity}, got {x.granularity}: {_again()}"
             )
@@ -168,6 +172,12 @@ def _granularity(value: Any, origin: str) -> str:
             f"{origin}: granularity must be one of {', '.join(GRANULARITIES)}, got {shown(value)}"
         )
     return str(value)
+
+
+def _kept(value: Any, origin: str) -> str:
+    if not isinstance(value, str) or value not in KEPT:
+        raise ReportError(f"{origin}: keep must be one of {', '.join(KEPT)}, got {shown(value)}")
+    return value
 
 
 def _again() -> str:

@@ -21,6 +21,14 @@ def write_tensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str], pa
     write_whole(save(dict(arrays), metadata=metadata), path)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of any safetensors file; the errors of safetensors and numpy as they are."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def read_tensors(
     path: Path, format: str, version: int, *, make: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

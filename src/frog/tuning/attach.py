@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from frog.errors import UsageError
 from frog.tuning import owner, rates
-from frog.tuning.attached import Attached, matching
+from frog.tuning.attached import Attached, checked_share, matching
 from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
 from frog.tuning.guards.guard import Guard
@@ -21,6 +21,7 @@ from frog.tuning.places import call_of, place
 from frog.tuning.state import BeforeForward, Followed
 from frog.tuning.tap import pieces_of
 from frog.types import Noise, Plan, Rate, Selection, SparseDelta
+from frog.types.level_plans import refuse_levels
 
 
 class Tuner(Attached, Guarded):
@@ -71,6 +72,7 @@ class Tuner(Attached, Guarded):
     ) -> None:
         super().__init__(model, selection.seed)
         self.selection = selection
+        refuse_levels(plan)
         self.plan = plan or selection.plan
         self.measured = rates.Measured()
         self.matrices: tuple[TunedMatrix, ...] = place(model, selection, self.plan)
@@ -175,6 +177,31 @@ class Tuner(Attached, Guarded):
             compact.set(snapshot[compact.name])
         for name, parameter in self.dense.items():
             parameter.copy_(snapshot[name])
+
+    @torch.no_grad()
+    def scale_change(self, share: float) -> None:
+        """Keep ``share`` of the change of every chosen weight, at the end of a run; in place.
+
+        Between the weights of before and those of after lie better trades of what was known for
+        what was learnt (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). The float32 changes are
+        multiplied and the weights rounded once. Parameters of ``also=`` stay as they are: a new
+        head has nothing to keep. A second call acts on what the first one left; :meth:`snapshot`
+        before and :meth:`restore` after undo it. Under DDP every process must call it.
+
+        Raises :class:`~frog.errors.UsageError` for a share outside (0, 1].
+
+        >>> import torch, frog
+        >>> model = torch.nn.Linear(64, 256, bias=False)
+        >>> tuner = Tuner(model, frog.select(model, frog.allocate(frog.analyze(model), 0.01)))
+        >>> tuner.matrices[0].set_change(torch.ones(164))
+        >>> tuner.scale_change(0.5)
+        >>> float(tuner.matrices[0].change().sum()), tuner.delta().count
+        (82.0, 164)
+        """
+        self._must_be_attached()
+        factor = checked_share(share)
+        for compact in self.compacts:
+            compact.set(compact.change.detach() * factor)
 
     def delta(self) -> SparseDelta:
         """What has changed since the tuner was made, bit for bit, under the names on disk."""

@@ -60,6 +60,10 @@ class Attached:
         """
         self._followed.meet(optimizer)
 
+    def scale_change(self, share: float) -> None:
+        """Keep ``share`` of the change that was made."""
+        raise NotImplementedError
+
     def keep(self) -> None:
         """Leave the model with its tuned weights."""
         raise NotImplementedError
@@ -131,6 +135,17 @@ class Attached:
 
 def _told(names: Collection[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
+
+
+def checked_share(share: Any) -> float:
+    """A share of a change that can be kept, in (0, 1]; UsageError else."""
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not number or not 0 < share <= 1:
+        raise UsageError(
+            f"share must be a number above 0 and at most 1, got {share!r}: 0.6 keeps 60 % of the "
+            "change; revert() takes all of it back"
+        )
+    return float(share)
 
 
 def holder_of(module: nn.Module) -> Any:

@@ -36,10 +36,7 @@ def backward(
     :class:`~frog.errors.UsageError` for no batches, a loss that is not one finite number or is
     without gradient, gradients that arrive in parts.
     """
-    if isinstance(batches, (Mapping, Tensor, str)):
-        raise UsageError(
-            f"batches must be several batches, got one {type(batches).__name__}: put it in a list"
-        )
+    refuse_one_batch(batches)
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module  # it would wait for the gradients of the other processes
     losses: list[float] = []
@@ -55,7 +52,7 @@ def backward(
         try:
             for number, batch in enumerate(batches, start=1):
                 taken.clear()
-                value = _checked((loss or loss_of)(model, batch), number)
+                value = checked_loss((loss or loss_of)(model, batch), number)
                 losses.append(float(value.detach()))
                 value.backward()
         finally:
@@ -66,6 +63,14 @@ def backward(
             "batches must hold at least one batch, got none: an iterator that is used up?"
         )
     return tuple(losses)
+
+
+def refuse_one_batch(batches: Any) -> None:
+    """UsageError for a batch where several are wanted."""
+    if isinstance(batches, (Mapping, Tensor, str)):
+        raise UsageError(
+            f"batches must be several batches, got one {type(batches).__name__}: put it in a list"
+        )
 
 
 def loss_of(model: nn.Module, batch: Any) -> Tensor:
@@ -170,7 +175,8 @@ def _once(take: Take, name: str, taken: set[str]) -> Callable[[Tensor], None]:
     return hook
 
 
-def _checked(value: Any, number: int) -> Tensor:
+def checked_loss(value: Any, number: int) -> Tensor:
+    """The loss of a batch; UsageError where it is not one finite number with a gradient."""
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise UsageError(
             f"the loss of batch {number} must be a tensor of one number, got "

@@ -6,6 +6,7 @@
     reports       a model as measured: settings, layers, findings
     flow          pairs of matrices, pathways, a metric over depth
     comparisons   models before and after, series of them, gates
+    strategies    ways to fine-tune one model, side by side
     policies      the rules of a gate
     plans         how much of a model may be trained, and its split over the matrices
     recommendations what is worth doing with a model, how much to tune, for how long
@@ -16,6 +17,7 @@
     noise         noise on those that are not
     judgements    plans of compression against uniform ones of their size
     levels        units of compression, damage at each level, a choice of levels
+    level_plans   bit widths or sparsities by unit, how and why
     deltas        the difference between two states of a model, entry by entry
 
 Shape letters, one legend for all code: **m** rows (outputs), **n** columns (inputs),
@@ -36,6 +38,16 @@ from frog.types.comparisons import (
 from frog.types.deltas import SparseDelta, TensorDelta
 from frog.types.flow import DepthProfile, Overlap, Pair, Pathway, Ranked
 from frog.types.gradients import Gradient, Gradients
+from frog.types.level_plans import (
+    Calibration,
+    LevelPlan,
+    LevelRule,
+    PlannedMatrix,
+    PlannedUnit,
+    Pruning,
+    Quantisation,
+    Targets,
+)
 from frog.types.matrices import (
     FAILED,
     Catalogue,
@@ -64,6 +76,7 @@ from frog.types.recommendations import (
 from frog.types.reports import Farms, Finding, LayerReport, ModelReport, Settings
 from frog.types.selections import GRANULARITIES, Chosen, Selection
 from frog.types.spectra import NAN, FitStatus, NullLook, PowerLawFit, Spectrum
+from frog.types.strategies import Strategy
 from frog.types.wiring import Edge, Gain, Heads, Wiring
 
 __all__ = [
@@ -82,6 +95,7 @@ __all__ = [
     "Bound",
     "Breach",
     "Budget",
+    "Calibration",
     "Catalogue",
     "Certificate",
     "Chosen",
@@ -102,6 +116,8 @@ __all__ = [
     "Heads",
     "LayerChange",
     "LayerReport",
+    "LevelPlan",
+    "LevelRule",
     "Limit",
     "LiveParameter",
     "Loader",
@@ -114,8 +130,12 @@ __all__ = [
     "Pair",
     "Pathway",
     "Plan",
+    "PlannedMatrix",
+    "PlannedUnit",
     "Policy",
     "PowerLawFit",
+    "Pruning",
+    "Quantisation",
     "Ranked",
     "Rate",
     "Recommendation",
@@ -126,6 +146,8 @@ __all__ = [
     "SparseDelta",
     "Spectrum",
     "Stop",
+    "Strategy",
+    "Targets",
     "TensorDelta",
     "WeightMatrix",
     "Wiring",

@@ -8,6 +8,7 @@ from typing import Any
 
 from frog.types.reports import Finding, ModelReport, Settings
 from frog.types.spectra import NAN
+from frog.types.strategies import Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,15 +135,23 @@ class Series:
 
     ``labels`` and ``steps`` name the members (a step is the number in a checkpoint's name, else
     the place); ``reports`` are their measurements; ``comparisons[i]`` holds ``reports[i + 1]``
-    against the first. ``verdict`` is one sentence.
+    against the first. ``strategies[i]`` says what it took to get from the first to
+    ``reports[i + 1]``, where :func:`frog.compare_runs` made the series; else there are none.
+    ``verdict`` is one sentence.
     """
 
     labels: tuple[str, ...]
     steps: tuple[float, ...]
     reports: tuple[ModelReport, ...]
     comparisons: tuple[Comparison, ...]
+    strategies: tuple[Strategy, ...] = ()
     verdict: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def unlike_rows(self) -> tuple[str, ...]:
+        """Labels of strategies whose quality was measured otherwise than that of the first run."""
+        return tuple(row.label for row in self.strategies if row.unlike)
 
     def table(self) -> Any:
         """A Rich table, a row a member."""

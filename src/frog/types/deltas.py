@@ -47,7 +47,12 @@ class SparseDelta:
         return sum(len(tensor.index) for tensor in self.tensors)
 
     def save(self, path: Any) -> None:
-        """Write as one safetensors file: 8 bytes for every changed float32 weight."""
+        """Write as one safetensors file, whole or not at all (docs/deltas.md has the layout).
+
+        A changed float32 weight takes 5 to 8 bytes: 4 for its bits, 1, 2 or 4 for the gap to the
+        one before (8 beyond 2^32). A changed tensor takes 32 for its digests, and its facts.
+        Raises :class:`~frog.errors.UsageError` for a delta made by hand that is none.
+        """
         from frog.serial.delta import write_delta
 
         write_delta(self, path)

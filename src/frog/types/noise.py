@@ -36,6 +36,13 @@ class Noise:
     gets a draw of its own, or all tokens of a ``sequence`` the same one, as noise in the weights
     themselves would be.
 
+    With ``bits`` the noise has the size of what rounding to nearest at so many bits would change,
+    with a scale for every ``group`` of inputs (None: a whole row): s_ij = nu_t times the RMS error
+    of row i, and ``nu`` is a share of that error (:meth:`rounding`).
+
+    Weights that a selection of a pruned model leaves out (``Choice(keep=...)``) get no noise, and
+    do not count in any RMS.
+
     >>> noise = Noise.guided(0.02, schedule="linear", until=0.5)
     >>> [noise.level(step, 100) for step in (0, 25, 50, 99)]
     [0.02, 0.01, 0.0, 0.0]
@@ -48,12 +55,17 @@ class Noise:
     guide: str | Callable[[Any], tuple[Any, Any]] = "relevance"
     steps: int | None = None
     seed: int = 0
+    bits: int | None = None
+    group: int | None = 64
 
     def __post_init__(self) -> None:
         if isinstance(self.nu, bool) or not 0 <= self.nu <= 1:
             raise UsageError(
-                f"nu is a share of the RMS of a matrix and must lie in 0..1, got {self.nu!r}"
+                "nu is a share of the RMS of a matrix, or of its rounding error, and must lie in "
+                f"0..1, got {self.nu!r}"
             )
+        if self.bits is not None:
+            self._check_rounding()
         for word, value, known in (
             ("schedule of noise", self.schedule, SCHEDULES),
             ("draw of noise", self.draw, DRAWS),
@@ -70,6 +82,21 @@ class Noise:
             raise UsageError(f"until must be a share of the run in (0, 1], got {self.until!r}")
         if self.steps is not None:
             checked_steps(self.steps)
+
+    def _check_rounding(self) -> None:
+        if isinstance(self.bits, bool) or self.bits not in range(1, 9):
+            raise UsageError(f"bits must be a whole number in 1..8, got {self.bits!r}")
+        if self.group is not None and (
+            isinstance(self.group, bool) or not isinstance(self.group, int) or self.group < 1
+        ):
+            raise UsageError(
+                f"a group must be 1 or more inputs, got {self.group!r}: None takes a whole row"
+            )
+        if self.guide != "rounding":
+            raise UsageError(
+                f"noise of a number of bits follows the rounding error of each row, got "
+                f"guide={self.guide!r}: leave guide= or bits= out"
+            )
 
     def level(self, step: int, steps: int | None) -> float:
         """nu_t at optimizer step ``step`` (from 0) of ``steps``.
@@ -105,6 +132,32 @@ class Noise:
         return Noise(
             nu=nu, schedule=schedule, until=until, draw=draw, guide=guide, steps=steps, seed=seed
         )
+
+    @staticmethod
+    def rounding(
+        bits: int = 4,
+        *,
+        group: int | None = 64,
+        nu: float = 1.0,
+        schedule: str = "constant",
+        draw: str = "token",
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Noise:
+        """Noise of the size of the error of rounding to nearest at ``bits`` and ``group``.
+
+        Noise as a model of rounding to come: Defossez et al. 2021, DiffQ, arXiv:2104.09987. Its
+        noise is uniform, on all weights, and in training alone, as here; ours is the normal noise
+        at the outputs that has the measured error of each row (for a smooth density about
+        step / sqrt(12)), and selected weights have none.
+
+        >>> Noise.rounding(3).level(0, None)
+        1.0
+        """
+        return Noise(
+            nu=nu, schedule=schedule, draw=draw, guide="rounding", steps=steps, seed=seed,
+            bits=bits, group=group,
+        )  # fmt: skip
 
 
 def checked_steps(total: Any) -> int:

@@ -8,9 +8,14 @@ from typing import Any
 
 from frog.types.plans import Plan
 from frog.types.selections import Selection
+from frog.types.spectra import NAN
 
 MODES = ("select", "layers")
 """Ways to train: chosen weights all the time, or whole layers that are drawn by turns."""
+
+
+KEEP_CHANGE = 1.0
+"""Share of the change of the tuned weights that a recipe keeps at the end, if it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,9 @@ class SelectionSpec:
     rank: int | None = None
     protect: int = 0
     protect_strength: float = 1.0
+    keep: str = "all"
+    bits: int = 4
+    group: int | str = 64
     gradient_batches: int = 4
     layer_rates: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
@@ -104,11 +112,13 @@ class Recipe:
     """A whole fine-tuning run; ``frog tune recipe.yaml`` reads one (docs/recipes.md).
 
     Paths are absolute. ``train_also`` is None for the parameters that are new to the model (the
-    head of a new task), ``learning_rate`` None for ``auto``; ``noise`` and ``layers`` hold the
-    settings that were given, ``noise`` is None for none; ``guards`` is ``auto``, or guards in
-    order. ``training`` are fields of transformers' ``TrainingArguments``, as given; ``compare``
-    says whether the result is measured beside the model before. ``lines`` says where each key
-    stood, for messages.
+    head of a new task), ``learning_rate`` None for ``auto``; ``head_first`` is the number of steps
+    for which a new head is fitted before anything else moves, None for ``auto``; ``keep_change``
+    the share of the change of the tuned weights that is kept at the end. ``noise`` and ``layers``
+    hold the settings that were given, ``noise`` is None for none; ``guards`` is ``auto``, or
+    guards in order. ``training`` are fields of transformers' ``TrainingArguments``, as given;
+    ``compare`` says whether the result is measured beside the model before. ``lines`` says where
+    each key stood, for messages.
     """
 
     origin: str
@@ -122,6 +132,8 @@ class Recipe:
     train_also: tuple[str, ...] | None = None
     learning_rate: float | None = None
     full_learning_rate: float | None = None
+    head_first: int | None = None
+    keep_change: float = KEEP_CHANGE
     noise: Mapping[str, Any] | None = None
     guards: tuple[GuardSpec, ...] | str = ()
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +169,15 @@ class LearningRate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFit:
+    """How a new head is fitted before anything else moves: which parameters, how long, how fast."""
+
+    names: tuple[str, ...]
+    steps: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
     """Bytes of the main parts of a training step on one device.
 
@@ -182,7 +203,10 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunePlan:
-    """What a run would do, as ``frog tune --dry-run`` shows it; nothing was trained."""
+    """What a run would do, as ``frog tune --dry-run`` shows it; nothing was written.
+
+    ``head`` is None where no head is fitted before.
+    """
 
     recipe: Recipe
     plan: Plan
@@ -197,6 +221,7 @@ class TunePlan:
     epochs: float
     steps: int
     batch: int
+    head: HeadFit | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -205,8 +230,14 @@ class TuneResult:
     """What a run gave: the task before and after, and what it changed.
 
     ``before`` and ``after`` map splits to metrics, ``metric`` is the one that the task goes by.
-    ``stopped`` says which guard ended the run, "" where none did. ``changed`` counts weights that
-    differ from the start, ``trainable`` those that could.
+    A larger one is better where ``higher``. ``rows`` counts what each split measured, ``digests``
+    say which rows: metrics of unlike ones are not to be compared. ``stopped`` says which guard
+    ended the run, "" where none did. ``changed`` counts weights that differ from the start,
+    ``trainable`` those that could. ``seconds`` and ``cpu_seconds`` are those of training, the
+    latter of this process on all cores; ``memory`` is the peak while training in bytes: allocated
+    on the GPU where ``device`` names one, else resident in the whole process; NaN where the system
+    does not tell. ``delta_bytes`` is the size of the file of what changed. ``head`` says how a new
+    head was fitted before, ``keep_change`` the share of the change that was kept.
     """
 
     output: str
@@ -221,9 +252,19 @@ class TuneResult:
     steps: int
     seconds: float
     rate: LearningRate
+    head: HeadFit | None = None
+    keep_change: float = 1.0
     resumed_at: int = 0
     stopped: str = ""
     alarms: int = 0
+    mode: str = "select"
+    higher: bool = True
+    rows: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    cpu_seconds: float = NAN
+    memory: float = NAN
+    device: str = ""
+    delta_bytes: int = 0
     verdict: str = ""
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

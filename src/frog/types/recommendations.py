@@ -69,8 +69,9 @@ def _whole(value: object) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
     """What an action does to the budget: ``trainable`` weights of the layer, ``change`` of that
-    against an even share, AdamW's state and the delta file in bytes (8 a weight each, float32),
-    ``lr_ratio`` of the layer, ``removed`` weights, ``bits`` (0: as they are)."""
+    against an even share, AdamW's state and the delta file in bytes (8 a weight each, float32;
+    the delta takes 5 to 8 and a header), ``lr_ratio`` of the layer, ``removed`` weights, ``bits``
+    (0: as they are)."""
 
     trainable: int = 0
     change: int = 0

@@ -14,6 +14,9 @@ from frog.types.plans import Plan
 GRANULARITIES = ("element", "row", "column", "block")
 """What is chosen as a whole: one weight, an output, an input, a rectangle."""
 
+KEPT = ("all", "nonzero", "mask")
+"""What may be chosen: every weight, those that are not zero, those of given masks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Chosen:
@@ -41,7 +44,9 @@ class Chosen:
 class Selection:
     """The chosen weights of a model, the plan they follow and the score that chose them.
 
-    ``score`` is the expression that was used (``relevance``, ``gradient * relevance^-1``).
+    ``score`` is the expression that was used (``relevance``, ``gradient * relevance^-1``);
+    ``keep`` one of :data:`KEPT`: of a pruned model the weights that are zero neither train nor get
+    noise. Of a unit with such weights the others alone are chosen, as single entries.
     """
 
     path: str
@@ -51,6 +56,7 @@ class Selection:
     chosen: tuple[Chosen, ...]
     seed: int = 0
     notes: tuple[str, ...] = ()
+    keep: str = "all"
 
     @property
     def count(self) -> int:

@@ -127,7 +127,13 @@ def check_base(delta: SparseDelta, tensors: TensorList, *, revert: bool = False)
                 f"{tensors.path}: {part.tensor} must be {part.dtype} {part.shape} as in the delta, "
                 f"got {got}: the delta was made {told}"
             )
-        found = digest(bits_of(tensor), part.shape, part.dtype)
+        bits = bits_of(tensor)
+        if bits.dtype != part.xor.dtype:
+            raise UsageError(
+                f"{tensors.path}: {part.tensor} must have bit patterns of {bits.dtype} in the "
+                f"delta, got {part.xor.dtype}: the delta is damaged; make it again"
+            )
+        found = digest(bits, part.shape, part.dtype)
         wanted, other = (part.after, part.before) if revert else (part.before, part.after)
         if found == wanted:
             continue
@@ -192,3 +198,25 @@ def _refuse_unequal(
                 f"{name} must be the same on both sides, got {tensor.dtype} {tensor.shape} and "
                 f"{other.dtype} {other.shape}: save both in one dtype"
             )
+
+
+def unlike_base(delta: SparseDelta, tensors: TensorList, known: dict[str, str]) -> tuple[int, str]:
+    """How many tensors of a delta could be held against a model, and the first that differs.
+
+    A model that was loaded with a task's head has a prefix before the names of its base, and
+    tensors that the base lacks: those say nothing. ``known`` keeps digests from call to call.
+    """
+    by_name = {
+        name: tensor for tensor in tensors.tensors for name in (tensor.name, *tensor.aliases)
+    }
+    checked = 0
+    for part in delta.tensors:
+        tensor = by_name.get(part.tensor) or by_name.get(part.tensor.partition(".")[2])
+        if tensor is None or tensor.shape != part.shape or tensor.dtype != part.dtype:
+            continue
+        if tensor.name not in known:
+            known[tensor.name] = digest(bits_of(tensor), part.shape, part.dtype)
+        checked += 1
+        if known[tensor.name] != part.before:
+            return checked, tensor.name
+    return checked, ""

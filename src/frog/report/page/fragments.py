@@ -8,6 +8,7 @@ from typing import Any
 
 from frog.report.page.assets import environment
 from frog.report.page.parts import condition_shares, short_path
+from frog.report.page.series_view import strategy_table
 from frog.report.unread import unread_findings
 from frog.report.words import count, number, quantity, short_name, times
 from frog.types import Comparison, Finding, LayerChange, ModelReport, Series
@@ -74,7 +75,17 @@ def comparison_fragment(comparison: Comparison) -> str:
 
 
 def series_fragment(series: Series) -> str:
-    """The verdict and a row a member."""
+    """The verdict and a row a member; of strategies what each gained, cost and changed."""
+    if series.strategies:
+        heads, cells = strategy_table(series.strategies)
+        return _fragment(
+            title=f"{count(len(series.strategies), 'way')} to tune {series.labels[0]}",
+            subtitle="quality, forgetting, cost and change",
+            sentence=series.verdict,
+            heads=heads,
+            rows=cells,
+            limit=len(cells),
+        )
     return _fragment(
         title=f"{count(len(series.reports), 'model')}",
         subtitle="in order",

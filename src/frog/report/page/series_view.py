@@ -17,7 +17,9 @@ from frog.report.page.parts import (
     severity_counts,
     short_path,
 )
-from frog.types import Finding, LayerReport, ModelReport, Series
+from frog.report.strategies import CELLS, gain_of, legend, old_of, reasons
+from frog.report.tuning import metric_value
+from frog.types import Finding, LayerReport, ModelReport, Series, Strategy
 
 DIGITS = 7
 SHORT = 16
@@ -84,9 +86,72 @@ def series_context(series: Series) -> dict[str, Any]:
                 zip(series.labels, series.steps, series.reports, strict=True)
             )
         ],
+        "strategies": _strategies(series.strategies) if series.strategies else None,
         "settings": setting_words(settings) if settings else [],
         "method": method_words(settings) if settings else "",
     }
+
+
+def strategy_table(rows: Sequence[Strategy]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table of strategies, the label first."""
+    metric = next((x.metric for x in rows if math.isfinite(x.quality_after)), "quality")
+    heads = ["strategy", "before", metric, "gain", "old rows", *CELLS]
+    cells = [
+        [
+            row.label,
+            metric_value(row.metric, row.quality_before),
+            metric_value(row.metric, row.quality_after),
+            gain_of(row),
+            old_of(row),
+            *(cell(row) for cell in CELLS.values()),
+        ]
+        for row in rows
+    ]
+    return heads, cells
+
+
+def _strategies(rows: Sequence[Strategy]) -> dict[str, Any]:
+    """The table, a class for each cell that tells better from worse, and how it is read."""
+    heads, cells = strategy_table(rows)
+    made = [
+        {
+            "path": row.path,
+            "label": words[0],
+            "cells": [
+                {"text": text, "class": _way(row, head), "why": _why_missing(row, head, text)}
+                for head, text in zip(heads[1:], words[1:], strict=True)
+            ],
+        }
+        for row, words in zip(rows, cells, strict=True)
+    ]
+    return {"heads": heads, "rows": made, "legend": legend(rows), "reasons": reasons(rows)}
+
+
+FIELDS = {
+    "gain": "quality_after",
+    "old rows": "old_after",
+    "trains": "trainable",
+    "memory": "memory",
+    "time": "seconds",
+    "CPU": "cpu_seconds",
+    "rate": "learning_rate",
+    "delta": "delta_bytes",
+    "mean |Δα|": "alpha_shift",
+}
+"""The field of a strategy whose reason stands where a column has no number."""
+
+
+def _way(row: Strategy, head: str) -> str:
+    change = {"gain": row.gain, "old rows": row.old_change}.get(head, math.nan)
+    if not change or math.isnan(change):
+        return ""
+    return "better" if (change > 0) == row.higher else "worse"
+
+
+def _why_missing(row: Strategy, head: str, text: str) -> str:
+    if text != "–":
+        return ""
+    return row.missing.get(FIELDS.get(head, head if head in CELLS else "quality_after"), "")
 
 
 def _verdict(series: Series, i: int) -> str:

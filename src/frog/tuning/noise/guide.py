@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from frog.errors import UsageError
 from frog.numerics.relevance import EXACT_UNTIL, factors, relevance
+from frog.numerics.rounding import Rounding, rounded_values
 from frog.numerics.scored import slabs
 
 RANK = 64
@@ -37,6 +39,22 @@ def guide_of(guide: str | Guide, weight: np.ndarray) -> tuple[np.ndarray, np.nda
                 f"{word}s, got an array of shape {side.shape}"
             )
     return _even_square(a), _even_square(b)
+
+
+def rounding_rows(
+    weight: np.ndarray, how: Rounding, kept: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """a (m,), the RMS error of rounding each row of a weight (m, n), and ones (n,).
+
+    With ``kept``, bool (m, n), over the entries where it is True.
+    """
+    exact = torch.from_numpy(weight)
+    error = exact.sub(rounded_values(exact, how)).numpy()
+    if kept is not None:
+        error[~kept] = 0
+    squares = np.einsum("ij,ij->i", error, error, dtype=np.float64)
+    counts = weight.shape[1] if kept is None else np.maximum(kept.sum(1), 1)
+    return np.sqrt(squares / counts), np.ones(weight.shape[1])
 
 
 def _relevance(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -106,36 +106,50 @@ class Spread:
         return _repeat(made, units.size[1], len(self.b))
 
 
-def spread_of(matrix: TunedMatrix, guide: tuple[np.ndarray, np.ndarray], rms: float) -> Spread:
-    """The spread of noise on the entries of ``matrix`` that are not chosen."""
+def spread_of(
+    matrix: TunedMatrix,
+    guide: tuple[np.ndarray, np.ndarray],
+    rms: float,
+    kept: np.ndarray | None = None,
+) -> Spread:
+    """The spread of noise on the entries of ``matrix`` that are not chosen.
+
+    With ``kept``, bool (m, n), only on those of them where it is True; the places of all others
+    are then listed, 8 bytes for each weight of a matrix of which half is pruned.
+    """
     a, b = (np.array(x, dtype=np.float32) for x in guide)
     a *= np.float32(rms)
     device = matrix.compact.weight.device
     units = None
-    if matrix.granularity == "row":
+    if kept is not None:
+        still = ~kept
+        still[matrix.entries()] = True
+        units, full = _units(np.flatnonzero(still), matrix.shape, (1, 1), device)
+        a[full] = 0
+    elif matrix.granularity == "row":
         a[matrix.index] = 0
     elif matrix.granularity == "column":
         b[matrix.index] = 0
     else:
         size = matrix.block_size if matrix.granularity == "block" else (1, 1)
-        units, full = _units(matrix, size, device)
+        chosen = np.sort(np.asarray(matrix.index, dtype=np.int64))
+        units, full = _units(chosen, matrix.shape, size, device)
         a[np.repeat(full, size[0])[: len(a)]] = 0  # exactly, not up to rounding
     return Spread(torch.from_numpy(a).to(device), torch.from_numpy(b).to(device), units)
 
 
 def _units(
-    matrix: TunedMatrix, size: tuple[int, int], device: torch.device
+    chosen: np.ndarray, shape: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> tuple[Units | None, np.ndarray]:
     """The chosen units, or the others where those are fewer; and which grid rows are all chosen."""
-    down, across = grid_of(matrix.shape, size)
-    chosen = np.asarray(matrix.index, dtype=np.int64)
+    down, across = grid_of(shape, size)
     full = np.bincount(chosen // across, minlength=down) == across
     free = 2 * len(chosen) > down * across
     if free:
         others = np.ones(down * across, dtype=bool)
         others[chosen] = False
         chosen = np.flatnonzero(others)
-    rows, columns = np.divmod(np.sort(chosen), across)
+    rows, columns = np.divmod(chosen, across)
     starts = np.concatenate([[0], np.bincount(rows, minlength=down).cumsum()])
     turned = np.argsort(columns, kind="stable")
     turned_starts = np.concatenate([[0], np.bincount(columns, minlength=across).cumsum()])

@@ -12,10 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from frog.errors import UsageError
+from frog.numerics.rounding import Rounding
 from frog.numerics.views import entries
 from frog.tuning.matrix import TunedMatrix
 from frog.tuning.noise.calls import Call, Calls
-from frog.tuning.noise.guide import guide_of
+from frog.tuning.noise.guide import guide_of, rounding_rows
 from frog.tuning.noise.layers import AddNoise, Noisy, NoisyConv, NoisyEmbedding, NoisyLinear, Part
 from frog.tuning.noise.spread import Spread, spread_of
 from frog.tuning.owner import PLACE, Owner
@@ -30,6 +31,7 @@ OTHER = "its module uses the weight in a way of its own, not as a linear layer, 
 DIRECT = "its module hands the weight to others without being called itself"
 LAYOUT = "the rows of the matrix are not the outputs of its layer"
 ZERO = "all weights are zero"
+EXACT = "rounding does not change it"
 
 
 class TunerNoise:
@@ -104,9 +106,9 @@ class TunerNoise:
     def check_state(self, state: Mapping[str, Any]) -> None:
         """UsageError for the state of another noise."""
         mine, theirs = _plain(self.setting), state["setting"]
-        differing = sorted(k for k in mine if mine[k] != theirs.get(k))
+        differing = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
         if differing:
-            told = ", ".join(f"{k}={theirs.get(k)!r} (now {mine[k]!r})" for k in differing)
+            told = ", ".join(f"{k}={theirs.get(k)!r} (now {mine.get(k)!r})" for k in differing)
             raise UsageError(
                 f"the saved run had other noise: {told}; resume with the same (nothing was changed)"
             )
@@ -130,11 +132,12 @@ class TunerNoise:
         wide = (shape[0], shape[1:].numel())
         turned = owner.call == "conv1d"
         parts = []
+        still = ZERO if self.setting.bits is None else EXACT
         for matrix in mine:
             sides = _sides(matrix, wide, turned)
             spread = None if sides is None else self._spread(matrix, spreads)
             if sides is None or spread is None:
-                self.left_out[matrix.name] = LAYOUT if sides is None else ZERO
+                self.left_out[matrix.name] = LAYOUT if sides is None else still
             else:
                 parts.append(Part(spread, *sides))
         whole = len(parts) == 1 and parts[0].outputs is None and parts[0].inputs is None
@@ -149,13 +152,25 @@ class TunerNoise:
         return NoisyEmbedding(parts[0].spread, self.setting.draw)
 
     def _spread(self, matrix: TunedMatrix, known: dict[str, Spread]) -> Spread | None:
-        """The spread of one matrix, made once where two modules share it; None where W is 0."""
+        """The spread of one matrix, made once where two modules share it; None where it is 0."""
         if matrix.name not in known:
             weight = matrix.weight().detach().float().cpu().numpy()
-            rms = _rms(weight)
-            if rms == 0:
+            kept = None
+            if self._tuner.selection.keep != "all":
+                kept = weight != 0
+                kept = None if kept.all() else kept
+            bits, rms = self.setting.bits, 1.0
+            if bits is None:
+                guide = guide_of(self.setting.guide, weight)
+                rms = _rms(weight) * (
+                    1 if kept is None else (kept.size / max(1, kept.sum())) ** 0.5
+                )
+            else:
+                how = Rounding(bits=bits, group=self.setting.group)
+                guide = rounding_rows(weight, how, kept)
+            if rms == 0 or not guide[0].any():
                 return None
-            known[matrix.name] = spread_of(matrix, guide_of(self.setting.guide, weight), rms)
+            known[matrix.name] = spread_of(matrix, guide, rms, kept)
         return known[matrix.name]
 
 
@@ -231,4 +246,5 @@ def _plain(setting: Noise) -> dict[str, Any]:
         "draw": setting.draw,
         "guide": guide if isinstance(guide, str) else getattr(guide, "__qualname__", repr(guide)),
         "seed": setting.seed,
+        **({} if setting.bits is None else {"bits": setting.bits, "group": setting.group}),
     }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from frog.errors import UsageError
-from frog.tuning.attached import Attached, trainer_callback
+from frog.tuning.attached import Attached, checked_share, trainer_callback
 from frog.tuning.changes import changes
 from frog.tuning.compact import equal_bits
 from frog.tuning.places import parameter_homes, refuse_sharded
@@ -169,6 +169,22 @@ class Sampler(Attached):
         self._must_be_of_one_dtype()
         for name, start in self._start.items():
             named[name].copy_(snapshot.get(name, start))
+
+    @torch.no_grad()
+    def scale_change(self, share: float) -> None:
+        """Keep ``share`` of the change of every unit that has trained, at the end of a run.
+
+        As :meth:`frog.Tuner.scale_change`, but a change is known only as what the weights hold:
+        each is computed in float32 and rounded to their dtype. Parameters that always train (a new
+        head) stay as they are.
+        """
+        self._must_be_attached()
+        factor = checked_share(share)
+        self._must_be_of_one_dtype()
+        named = self._named()
+        for name in self._start.keys() - self.division.always.keys():
+            if factor < 1:
+                named[name].copy_(_between(self._start[name], named[name], factor))
 
     def delta(self) -> SparseDelta:
         """What has changed since the sampler was made, bit for bit, under the names on disk."""
@@ -365,3 +381,11 @@ class Sampler(Attached):
 
 def _copy(parameter: Tensor) -> Tensor:
     return parameter.detach().to("cpu", copy=True)
+
+
+def _between(start: Tensor, now: Tensor, share: float) -> Tensor:
+    """start + share (now - start), rounded once to their dtype; equal ones keep their bits."""
+    start = start.to(now.device)
+    wide = torch.promote_types(now.dtype, torch.float32)
+    moved = start.to(wide) + share * (now.to(wide) - start.to(wide))
+    return torch.where(now == start, now, moved.to(now.dtype))

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from frog.compression.rounding import (
+from frog.errors import UsageError
+from frog.numerics.rounding import (
     Rounding,
+    nearness,
     round_to_nearest,
     rounded_values,
     rounding_error,
     scales_of,
 )
-from frog.errors import UsageError
 
 ONE = np.float32(1)
 
@@ -39,6 +40,35 @@ def twin_group(w: list[np.float32], bits: int, *, symmetric: bool):
         near = 0 if scale == 0 else round(float(x / scale))  # Python's round: half to even
         codes.append(int(min(high, max(low, near + zero))))
     return codes, scale, zero, [np.float32(c - zero) * scale for c in codes]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("group", [None, 1, 7, 64])
+def test_nearness_is_the_distance_to_the_midpoints_of_the_slow_twin(
+    bits: int, group: int | None, symmetric: bool
+) -> None:
+    draw = torch.Generator().manual_seed(bits)
+    w = torch.randn(3, 37, generator=draw)
+    w[1, :7] = 0.0
+    w[2] = w[2].abs()
+    found = nearness(w, Rounding(bits=bits, group=group, symmetric=symmetric))
+    size = group or 37
+    for i in range(3):
+        for start in range(0, 37, size):
+            part = list(w[i, start : start + size].numpy())
+            _, scale, zero, _ = twin_group(part, bits, symmetric=symmetric)
+            low = -(2 ** (bits - 1)) if symmetric else 0
+            levels = [float(scale) * (c - zero) for c in range(low, low + 2**bits)]
+            if symmetric and bits == 1:
+                levels = [-float(scale), float(scale)]
+            for j, x in enumerate(part, start):
+                if scale == 0:
+                    assert found[i, j] == 0
+                    continue
+                step = levels[1] - levels[0]
+                d = min(abs(float(x) - (a + b) / 2) / step for a, b in pairwise(levels))
+                assert float(found[i, j]) == pytest.approx(max(0.0, 1 - 2 * d), abs=2e-3)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -78,7 +108,7 @@ def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     w = torch.randn(9, 30, generator=torch.Generator().manual_seed(0))
     how = Rounding(bits=3, group=8, symmetric=False)
     whole, error = round_to_nearest(w, how), rounding_error(w, how)
-    monkeypatch.setattr("frog.compression.rounding.SLAB_ENTRIES", 61)
+    monkeypatch.setattr("frog.numerics.rounding.SLAB_ENTRIES", 61)
     parts = round_to_nearest(w, how)
     assert torch.equal(parts.codes, whole.codes) and torch.equal(parts.values(), whole.values())
     assert rounding_error(w, how) == pytest.approx(error, rel=1e-12)

@@ -68,6 +68,13 @@ class Rounded:
             codes -= _spread(self.zeros, self.group, n).to(codes.dtype)
         return codes.mul_(_spread(self.scales, self.group, n))
 
+    def steps(self) -> Tensor:
+        """Scales that each weight lies from zero (m, n): codes less zero points, int8 or int16."""
+        if self.zeros is None:
+            return self.codes
+        zeros = _spread(self.zeros, self.group, self.codes.shape[1])
+        return self.codes.to(torch.int16) - zeros.to(torch.int16)
+
 
 def round_to_nearest(weight_mn: Tensor, how: Rounding) -> Rounded:
     """Codes and scales of an (m, n) matrix; :class:`~frog.errors.UsageError` for NaN or Inf.
@@ -116,6 +123,37 @@ def squared_error(weight_mn: Tensor, how: Rounding) -> tuple[float, float]:
         whole += float(exact.square().sum())
         lost += float(exact.sub_(values).square_().sum())
     return lost, whole
+
+
+def nearness(weight_mn: Tensor, how: Rounding) -> Tensor:
+    """1 - 2 d for the distance d, in steps, to the nearest midpoint of two levels; at least 0.
+
+    (m, n) float32: 1 where the weight is undecided between two codes, 0 on a level, beyond the
+    outermost levels, and in a group of zeros. A weight changes its code when it passes a midpoint.
+
+    >>> nearness(torch.tensor([[1.5, -0.375, 0.625]]), Rounding(bits=2)).tolist()
+    [[0.0, 0.75, 0.75]]
+    """
+    made = torch.empty(weight_mn.shape, dtype=torch.float32, device=weight_mn.device)
+    for start, slab in _slabs(weight_mn):
+        made[start : start + len(slab)] = _nearness(slab, how)
+    return made
+
+
+def _nearness(slab: Tensor, how: Rounding) -> Tensor:
+    found = _rounded(slab, how)
+    n = slab.shape[1]
+    scales = _spread(found.scales, found.group, n)
+    at = _over(slab.detach().to(scales.dtype), scales)
+    low, high = -(2 ** (how.bits - 1)), 2 ** (how.bits - 1) - 1
+    if found.zeros is not None:
+        at += _spread(found.zeros, found.group, n).to(at.dtype)
+        low, high = 0, 2**how.bits - 1
+    elif how.bits == 1:
+        at = at / 2 - 0.5  # the two levels lie two scales apart, at codes of 1 and -1
+    middle = torch.floor(at).add_(0.5).clamp_(low + 0.5, high - 0.5)
+    near = at.sub_(middle).abs_().mul_(-2).add_(1).clamp_(min=0)
+    return near.masked_fill_(scales == 0, 0).float()
 
 
 def refuse_odd(weight_mn: Tensor) -> None:

@@ -1,0 +1,142 @@
+"""The new head of a recipe: fitted alone before weights are chosen, once for a run."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from frog.api.recipes import seed_of, whole_names
+from frog.errors import UsageError
+from frog.selection.expression import parse
+from frog.serial.whole_file import write_whole
+from frog.types.recipes import HeadFit, Recipe
+
+FILE = "head.pt"
+"""The fitted head beside the checkpoints: a run that goes on starts from the same bits."""
+
+
+def head_fit(recipe: Recipe, prepared: Any, kind: Any) -> HeadFit | None:
+    """How the head of a recipe is fitted; None where nothing is: no new head, or none asked for.
+
+    ``kind`` is the class of the run's optimizer. Raises :class:`~frog.errors.UsageError` where
+    steps are asked for and no parameter is new.
+    """
+    from frog.tuning.head import HEAD_STEPS
+
+    steps = HEAD_STEPS if recipe.head_first is None else recipe.head_first
+    if steps == 0:
+        return None
+    names = tuple(x for x in whole_names(recipe, prepared) if x in prepared.new)
+    if names:
+        return HeadFit(names=names, steps=steps, rate=_rate(recipe, prepared, kind))
+    if recipe.head_first is not None:
+        raise UsageError(
+            f"{recipe.where('head_first')}: must be 0 or auto where no new parameters train whole "
+            f"(the model brings its head), got {steps}: leave it out"
+        )
+    return None
+
+
+def asks_for_fitted(recipe: Recipe) -> bool:
+    """Whether the choice of weights or the learning rate depends on what the head has learnt."""
+    spec = recipe.selection
+    chosen_by_gradients = not spec.selection and parse(spec.score).needs_gradient
+    return recipe.mode == "select" and (recipe.learning_rate is None or chosen_by_gradients)
+
+
+def fit(fitted: HeadFit, recipe: Recipe, prepared: Any, arguments: Any) -> dict[str, Any]:
+    """Fit the head on training rows, in an order that the run does not have; gives it as it was
+    drawn."""
+    import torch
+
+    from frog.tuning import fit_head
+
+    parameters = _parameters(prepared.model, fitted)
+    drawn = {name: x.detach().clone() for name, x in parameters.items()}
+    dtype = autocast_of(arguments)
+    batches = prepared.shuffled("train", arguments.train_batch_size, seed_of(recipe) + 1)
+    device = next(iter(parameters.values())).device.type
+    with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        fit_head(
+            prepared.model,
+            batches,
+            head=[rf"^{re.escape(name)}$" for name in fitted.names],
+            steps=fitted.steps,
+            lr=fitted.rate,
+            loss=prepared.loss,
+        )
+    return drawn
+
+
+@contextmanager
+def as_drawn(model: Any, drawn: Mapping[str, Any]) -> Iterator[None]:
+    """The head as it was before it was fitted, for a while."""
+    named = dict(model.named_parameters())
+    now = {name: named[name].data for name in drawn}
+    try:
+        for name, value in drawn.items():
+            named[name].data = value
+        yield
+    finally:
+        for name, value in now.items():
+            named[name].data = value
+
+
+def save_head(fitted: HeadFit, model: Any, path: Path) -> None:
+    """Write the head for a run that may go on, whole or not at all."""
+    import torch
+
+    data = io.BytesIO()
+    torch.save({k: x.detach().cpu() for k, x in _parameters(model, fitted).items()}, data)
+    write_whole(data.getvalue(), path)
+
+
+def load_head(fitted: HeadFit, recipe: Recipe, model: Any, path: Path) -> dict[str, Any]:
+    """Put the head of the run that goes on into the model; gives it as it was drawn."""
+    import torch
+
+    parameters = _parameters(model, fitted)
+    drawn = {name: x.detach().clone() for name, x in parameters.items()}
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(held[name])
+    except Exception as error:
+        raise UsageError(
+            f"{recipe.where('output')}: {path} must hold the head that the run was begun with, "
+            f"cannot be read ({type(error).__name__}): start anew with --overwrite"
+        ) from None
+    return drawn
+
+
+def autocast_of(arguments: Any) -> Any:
+    """The dtype of forward passes, None where it is that of the model."""
+    import torch
+
+    if arguments.bf16:
+        return torch.bfloat16
+    return torch.float16 if arguments.fp16 else None
+
+
+def _parameters(model: Any, fitted: HeadFit) -> dict[str, Any]:
+    return {name: model.get_parameter(name) for name in fitted.names}
+
+
+def _rate(recipe: Recipe, prepared: Any, kind: Any) -> float:
+    """AdamW's rate for the head: that of the run, in AdamW's units."""
+    from frog.tuning.rates.defaults import ALSO, FAMILIES, family_of, full_rate
+
+    try:
+        family, _ = family_of(kind, told=True)
+    except UsageError:  # an optimizer that finds its own rate tells nothing of AdamW's
+        return ALSO * full_rate(prepared.model, "adam")[0]
+    if recipe.learning_rate is not None:
+        return recipe.learning_rate / FAMILIES[family]
+    if recipe.full_learning_rate is not None:
+        return ALSO * recipe.full_learning_rate / FAMILIES[family]
+    return ALSO * full_rate(prepared.model, "adam")[0]

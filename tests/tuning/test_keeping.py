@@ -1,0 +1,252 @@
+"""What keeps the old task: a new head is fitted alone, a share of the change is kept."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import frog
+from frog.errors import UsageError
+from frog.tuning import Tuner
+from frog.tuning.sampling import Sampler
+from tests.tuning.models import batches, bits, choose, llama, masks
+
+pytest.importorskip("transformers")
+
+DTYPES = (torch.float32, torch.bfloat16)
+WRONG = (0, 1.5, -0.1, float("nan"), "0.6", True, None)
+
+
+def trained(dtype: torch.dtype = torch.float32, **more: Any) -> tuple[Any, Tuner]:
+    """A Llama after three steps, its last norm trained whole."""
+    model = llama(dtype)
+    tuner = Tuner(model, choose(model), also=["model.norm"], **more)
+    optimizer = tuner.optimizer(lr=1e-2)
+    model.train()
+    for batch in batches(3):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, tuner
+
+
+# ---------------------------------------------------------------------- a share is kept
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_of_the_change_is_the_same_bits(dtype: torch.dtype) -> None:
+    model, tuner = trained(dtype)
+    before, held = bits(model), tuner.snapshot()
+    tuner.scale_change(1)
+    assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
+    assert all(torch.equal(v, held[k]) for k, v in tuner.snapshot().items())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_share_of_the_change_rounded_once(dtype: torch.dtype) -> None:
+    """Against the formula; the rest keeps its bits."""
+    start = dict(llama(dtype).named_parameters())
+    model, tuner = trained(dtype)
+    change = {x.name: x.change.detach().clone() for x in tuner.compacts}
+    mask, before = masks(tuner), {k: v.clone() for k, v in model.state_dict().items()}
+    tuner.scale_change(0.6)
+    now = model.state_dict()
+    for compact in tuner.compacts:
+        flat, at = now[compact.name].view(-1), compact.index
+        wanted = (start[compact.name].view(-1)[at].float() + 0.6 * change[compact.name]).to(dtype)
+        assert torch.equal(flat[at], wanted)
+        free = ~mask[compact.name]
+        assert torch.equal(now[compact.name][free], start[compact.name][free])
+    assert torch.equal(now["model.norm.weight"], before["model.norm.weight"])
+    assert not torch.equal(now["model.norm.weight"], start["model.norm.weight"])
+    # the delta is that of now: applied to the base it gives these bits, and the model reverts
+    delta = tuner.delta()
+    base = llama(dtype)
+    frog.apply_delta(base, delta)
+    assert all(torch.equal(v, now[k]) for k, v in base.state_dict().items())
+    tuner.revert()
+    first = bits(llama(dtype))
+    assert all(torch.equal(v, first[k]) for k, v in bits(model).items())
+
+
+def test_shares_multiply() -> None:
+    (_, one), (_, two) = trained(), trained()
+    one.scale_change(0.5)
+    one.scale_change(0.25)
+    two.scale_change(0.125)
+    a, b = one.snapshot(), two.snapshot()
+    assert all(torch.equal(v, b[k]) for k, v in a.items()), "powers of two are exact"
+    one.scale_change(0.6)
+    one.scale_change(0.7)
+    two.scale_change(0.42)
+    a, b = one.snapshot(), two.snapshot()
+    assert all(torch.allclose(v, b[k], rtol=3e-7, atol=0) for k, v in a.items())
+
+
+def test_a_snapshot_undoes_it_and_the_state_travels() -> None:
+    model, tuner = trained(torch.bfloat16, noise=frog.Noise.guided(0.01, schedule="constant"))
+    before, held = bits(model), tuner.snapshot()
+    tuner.scale_change(0.3)
+    state = copy.deepcopy(tuner.state_dict())
+    tuner.restore(held)
+    assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
+    tuner.load_state_dict(state)
+    for compact in tuner.compacts:
+        assert torch.equal(compact.change.detach(), held[compact.name] * 0.3)
+
+
+@pytest.mark.parametrize("share", WRONG)
+def test_other_shares_are_refused(share: Any) -> None:
+    model, tuner = trained()
+    before = bits(model)
+    with pytest.raises(UsageError, match=r"share must be a number above 0 and at most 1, got"):
+        tuner.scale_change(share)
+    assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
+    tuner.keep()
+    with pytest.raises(UsageError, match="left its model"):
+        tuner.scale_change(0.5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_units_that_took_turns_keep_a_share(dtype: torch.dtype) -> None:
+    model = llama(dtype, num_hidden_layers=4)
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    sampler: Sampler = frog.LayerSampler(
+        model, None, by="uniform", active=1, every=1, always=["model.norm"]
+    )
+    optimizer = sampler.optimizer(lr=1e-2)
+    model.train()
+    for batch in batches(2):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    sampler.scale_change(1)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    sampler.scale_change(0.6)
+    moved = 0
+    for name, now in model.state_dict().items():
+        if name == "model.norm.weight":
+            assert torch.equal(now, before[name])
+            continue
+        wide = start[name].float() + 0.6 * (before[name].float() - start[name].float())
+        wanted = torch.where(before[name] == start[name], before[name], wide.to(dtype))
+        assert torch.equal(now, wanted), name
+        moved += int((now != start[name]).sum())
+    assert moved
+    with pytest.raises(UsageError, match="share must be"):
+        sampler.scale_change(0)
+    sampler.revert()
+    assert all(torch.equal(v, start[k]) for k, v in model.state_dict().items())
+
+
+# ------------------------------------------------------------------ the head comes first
+
+
+def planted(dtype: torch.dtype = torch.float32) -> tuple[Any, list[Any]]:
+    """Features that hold the label, under a head that does not know it; BatchNorm, dropout."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 2)
+    ).to(dtype)
+    x = torch.randn(256, 8)
+    data = [(x[i : i + 32].to(dtype), (x[i : i + 32, 0] > 0).long()) for i in range(0, 256, 32)]
+    return model, data
+
+
+def loss_of(model: Any, batch: Any) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(batch[0]).float(), batch[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_head_learns_and_nothing_else_moves(dtype: torch.dtype) -> None:
+    model, data = planted(dtype)
+    model.train()
+    model[0].weight.requires_grad_(False)
+    model[4].weight.grad = torch.ones_like(model[4].weight)
+    before, random = bits(model), torch.random.get_rng_state()
+    losses = frog.fit_head(model, data, head=["^4"], lr=0.05, loss=loss_of)
+    assert len(losses) == 60 and losses[-1] < 0.5 * losses[0]
+    moved = {k for k, v in bits(model).items() if not torch.equal(v, before[k])}
+    assert moved == {"4.weight", "4.bias"}
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert model.training and not model[0].weight.requires_grad and model[2].training
+    assert bool((model[4].weight.grad == 1).all()) and model[4].bias.grad is None
+
+
+def test_it_equals_a_plain_loop() -> None:
+    """A slow twin: AdamW on the head of the model in eval mode, the rate falling to zero."""
+    (model, data), (twin, _) = planted(), planted()
+    losses = frog.fit_head(
+        model, data, head=["4.weight", "4.bias"], steps=20, lr=0.02, loss=loss_of
+    )
+    twin.eval()
+    optimizer = torch.optim.AdamW(twin[4].parameters(), lr=0.02, weight_decay=0.0)
+    for step in range(20):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (20 - step) / 20
+        loss = loss_of(twin, data[step % len(data)])
+        assert loss.item() == losses[step]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.equal(model[4].weight, twin[4].weight) and torch.equal(model[4].bias, twin[4].bias)
+
+
+def test_small_steps_do_not_vanish_in_bfloat16() -> None:
+    """300 steps of 1e-4 move a weight of 1 by up to 0.015, of which each alone rounds to none."""
+    model = nn.Linear(4, 1, bias=False, dtype=torch.bfloat16)
+    nn.init.ones_(model.weight)
+    data = [torch.ones(2, 4, dtype=torch.bfloat16)]
+    frog.fit_head(model, data, head=["w"], steps=300, lr=1e-4, loss=lambda m, x: m(x).sum())
+    assert torch.allclose(model.weight.float(), torch.tensor(0.985), atol=0.004)
+
+
+def test_no_steps_and_the_automatic_rate() -> None:
+    model, data = planted()
+    before = bits(model)
+    assert frog.fit_head(model, data, head=["^4"], steps=0, loss=loss_of) == ()
+    assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
+    assert np.mean(frog.fit_head(model, data, head=["^4"], loss=loss_of)[-8:]) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"steps": -1}, "steps must be a whole number from 0, got -1"),
+        ({"steps": 2.0}, "steps must be a whole number"),
+        ({"lr": 0}, "lr must be a number above 0 or 'auto', got 0"),
+        ({"lr": "fast"}, "lr must be a number above 0 or 'auto', got 'fast'"),
+        ({"head": []}, "head= must name at least one parameter"),
+        ({"head": ["classifier"]}, "no parameter for head= 'classifier'"),
+        ({"head": ["("]}, "regular expressions"),
+        ({"batches": []}, "batches must hold at least one batch"),
+        ({"batches": "used up"}, "an iterator that is used up"),
+        ({"batches": torch.ones(2, 8)}, "got one Tensor"),
+        ({"loss": lambda m, b: m(b[0]).sum() * float("nan")}, "must be finite"),
+        ({"loss": lambda m, b: m[0](b[0]).sum()}, "has no gradient"),
+        ({"loss": lambda m, b: m(b[0])}, "one number"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_and_undone(more: dict[str, Any], told: str) -> None:
+    model, data = planted()
+    before = bits(model)
+    given: dict[str, Any] = {"head": ["^4"], "loss": loss_of, "batches": data} | more
+    if isinstance(given["batches"], str):
+        given["batches"] = iter(data)
+    with pytest.raises(UsageError, match=told.replace("(", r"\(")):
+        frog.fit_head(model, given.pop("batches"), **given)
+    assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
+
+
+def test_a_model_that_is_tuned_is_refused() -> None:
+    model, tuner = trained()
+    with pytest.raises(UsageError, match="fit the head before the Tuner is made"):
+        frog.fit_head(model, batches(2), head=["model.norm"])
+    tuner.keep()
+    frog.fit_head(model, batches(2), head=["model.norm"], steps=2)

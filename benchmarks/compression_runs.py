@@ -529,4 +529,27 @@ def run(subject: Subject, split: int, *, kind: str = "", folder: Path = FOLDER) 
         file.write_text(json.dumps(kept))
         print(f"{subject.name} {split} {case.name}: {kept['cases'][case.name]['cpu_s']} s",
               flush=True)  # fmt: skip
+    for case in cases(subject, {}):
+        if case.name in kept["cases"] and "own" not in kept["cases"][case.name]:
+            kept["cases"][case.name]["own"] = _on_own_data(
+                subject, case, kept["cases"][case.name]["plans"], batches
+            )
+            file.write_text(json.dumps(kept))
     return kept
+
+
+def _on_own_data(
+    subject: Subject, case: Case, rows: Mapping[str, Any], batches: Sequence[Any]
+) -> dict[str, float]:
+    """Joint error of the measured plans on the data that they were made on."""
+    if case.kind == "wanda":
+        return {}
+    matrices = [x.matrices[0] for x in subject.units]
+    plans = {
+        name: {x.name: case.level(v) for x, v in zip(matrices, row["levels"], strict=True)}
+        for name, row in rows.items()
+        if name == "uniform" or (name.startswith("measured") and "squared" not in name)
+    }
+    trial = Trial(batches=batches, outputs=subject.outputs)
+    found = measure(subject.model, plans, matrices=matrices, trial=trial)
+    return {name: seen.error for name, seen in found.items()}

@@ -215,6 +215,23 @@ PUBLISHED = ("weights 50%, accuracy", "weights, area, loss", "weights, area, acc
 # -------------------------------------------------------------------------------- report
 
 
+METHOD = f"""
+Every plan is judged on data that it was not made on; {len(SPLITS)} splits (seeds from 0) draw both anew.
+Error is ||Y - Y0|| / ||Y0||; a change below 0 is better; 1 - cos is about half its square. Means and
+95 % t-intervals over splits; verdicts by paired bootstrap over the examples of one split. Size is
+bits, or the share kept, per weight of the matrices. Bits: round to nearest, groups of 64, widths 2,
+3, 4, 5, 6, 8. Sparsities: steps of 10 % up to 70 %.
+
+*Measured* plans: squared errors of each matrix changed alone, or around the uniform plan (at levels
+within 2 bits or 30 %), or the mean of these and of a second round around their plan; by the exact
+dynamic programme. The best of them and of the uniform plan, by joint error on the data that they
+were made on, is what a user would take. Other plans turn a score into levels: bits by water filling
+with a loss of exp(z), rounding-error with its own square; sparsities by the linear map (spread 0.3),
+zeroth-order in proportion. `alpha` is the published sign (low alpha is kept), `-alpha` its reverse.
+Random plans deal out the levels of the first measured one.
+""".strip()
+
+
 def lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     """The whole report."""
     facts = machine()
@@ -224,20 +241,7 @@ def lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     yield f"{facts['cpu']}, {facts['cores']} shared cores, one thread; {versions}; November 2026."
     yield f"Made by `PYTHONPATH=src:. {command()}`."
     yield ""
-    yield f"Every plan is judged on data that it was not made on; {len(SPLITS)} splits (seeds from"
-    yield "0) draw both anew. Error is ||Y - Y0|| / ||Y0||; a change below 0 is better; 1 - cos is"
-    yield "about its square. Means and 95 % t-intervals over splits; verdicts by paired bootstrap"
-    yield "over the examples of one split. Size is bits, or"
-    yield "the share kept, per weight of the matrices. Bits: round to nearest, groups of 64, widths"
-    yield "2, 3, 4, 5, 6, 8. Sparsities: steps of 10 % up to 70 %. *Measured* plans: squared errors"
-    yield "of each matrix changed alone, or around the uniform plan (at levels within 2 bits or"
-    yield "30 %), or the mean of these and of a second round around their plan; by the exact"
-    yield "dynamic programme. The best of them and of the uniform plan by joint error on the data"
-    yield "they were made on is what a user would take. Other plans turn a score into levels: bits"
-    yield "by water filling with a loss of exp(z), rounding-error with its own square; sparsities by"
-    yield "the linear map (spread 0.3), zeroth-order in proportion. `alpha` is the published sign (low"
-    yield "alpha is kept), `-alpha` its reverse. Random plans deal out the levels of the first"
-    yield "measured one."
+    yield METHOD
     yield ""
     for name, splits in kept.items():
         yield f"## {FACTS[name]}"

@@ -351,7 +351,7 @@ def cases(subject: Subject, norms: Mapping[str, Tensor]) -> Iterator[Case]:
 def measured_plans(
     subject: Subject, case: Case, batches: Sequence[Any], folder: Path
 ) -> dict[str, Plan]:
-    """Plans from measured curves: each unit alone, around the uniform plan, in two rounds."""
+    """Plans from measured curves: each unit alone, around the uniform plan, and both."""
     units, log = subject.units, folder / f"{subject.name}.cells.jsonl"
     given = {"batches": batches, "outputs": subject.outputs, "log": log}
     total = sum(math.prod(x.shape) for unit in units for x in unit.matrices)
@@ -379,7 +379,8 @@ def measured_plans(
     made["measured around uniform"] = chosen(first)
     if (case.kind, case.target) in TWICE:
         second = around(made["measured around uniform"])
-        made["measured in two rounds"] = chosen(mean_curves(first, second))
+        by_itself = damage_curves(units, case.near, alone)
+        made["measured alone and in two rounds"] = chosen(mean_curves(by_itself, first, second))
     return made
 
 

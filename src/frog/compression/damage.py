@@ -51,10 +51,11 @@ def damage_curves(
 def mean_curves(*rounds: Sequence[Curve]) -> tuple[Curve, ...]:
     """The mean cost of each unit at each level over rounds of measuring.
 
-    A curve around a plan holds near that plan. Measured around the uniform plan, it makes a plan
-    in which others are elsewhere; measured again around that one, and averaged, the choice is
-    neither of a place that was left nor thrown from one to the next. Sizes, levels and ties must
-    be the same in all rounds.
+    A curve holds in the company it was measured in: each unit alone says little of what it costs
+    where all are changed, and one around a plan little where others are elsewhere by then. The
+    mean of alone, around the uniform plan and around the plan that follows did less harm on other
+    data than any of them (benchmarks/bench_compression.py). Sizes, levels and ties must be the
+    same in all rounds.
     """
     made = []
     for same in zip(*rounds, strict=True):

@@ -231,7 +231,8 @@ the smallest joint error where they were made.
 Other plans turn a score into levels: bits by water filling with a loss of exp(z), rounding-error
 with its own square; sparsities by the linear map (spread 0.3), zeroth-order in proportion. `alpha`
 is the published sign (low alpha is kept), `-alpha` its reverse. Random plans deal out the levels
-of the first measured one. No score but the measured ones and zeroth-order sees losses or outputs.
+of the first measured one. lim and zeroth-order see the data that measured plans are made on, the
+other scores none.
 """.strip()
 
 
@@ -261,6 +262,8 @@ def lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     yield ""
     yield from against_published()
     yield "## Cost"
+    yield ""
+    yield "Interrupted and resumed: CPU seconds of all passes, wall seconds of the last."
     yield ""
     yield "| runs | CPU s | wall s | peak MiB |"
     yield "|---|--:|--:|--:|"
@@ -321,7 +324,7 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+        return float(f"{value:.5g}") if math.isfinite(value) else str(value)
     return value
 
 

@@ -51,11 +51,10 @@ def damage_curves(
 def mean_curves(*rounds: Sequence[Curve]) -> tuple[Curve, ...]:
     """The mean cost of each unit at each level over rounds of measuring.
 
-    A curve holds in the company it was measured in: each unit alone says little of what it costs
-    where all are changed, and one around a plan little where others are elsewhere by then. The
-    mean of alone, around the uniform plan and around the plan that follows did less harm on other
-    data than any of them (benchmarks/bench_compression.py). Sizes, levels and ties must be the
-    same in all rounds.
+    A curve holds in the company it was measured in: alone, a unit says little of what it costs
+    where all are changed; around a plan, little where others are elsewhere by then. The mean of
+    alone, around the uniform plan and around the plan that follows is steadier than any one
+    (docs/compression-measured.md). Sizes, levels and ties must be the same in all rounds.
     """
     made = []
     for same in zip(*rounds, strict=True):

@@ -22,6 +22,7 @@ from frog.compression.curves import (
     read_log,
     sweep,
 )
+from frog.compression.damage import damage_curves, mean_curves, plan_of
 from frog.compression.inputs import input_norms
 from frog.compression.live import (
     block_units,
@@ -36,6 +37,7 @@ from frog.errors import UsageError
 from frog.numerics.rounding import Rounding, rounded_values
 from frog.numerics.views import grouped, third, transposed
 from frog.types import LiveParameter
+from frog.types.levels import Allocation
 from tests.compression.toy import Tower, batches, bits_of, located, run
 
 LEVELS = (
@@ -79,6 +81,59 @@ def test_a_cell_is_the_distortion_of_one_unit_alone(tmp_path: Path) -> None:
     angle = 1 - torch.cosine_similarity(now, then, dim=1).mean()
     assert cell.angle == pytest.approx(float(angle), rel=1e-6)
     assert all(x.error > 0 and x.angle > 0 for x in cells)
+
+
+def test_a_cell_around_a_plan_is_that_unit_in_its_company(tmp_path: Path) -> None:
+    model, data, log = Tower(), batches(), tmp_path / "log"
+    units, before, calls = matrix_units(located(model)), bits_of(model), Counted()
+    plan = {x.name: LEVELS[1] for x in units[:4]}
+    given = {"levels": LEVELS[:2], "batches": data, "log": log, "around": plan}
+    cells = sweep(model, units, outputs=calls, **given)
+    assert all(torch.equal(x, before[name]) for name, x in bits_of(model).items())
+    # 2 batches: as it is, 6 units at the first level, 2 at the second, one time all in their place
+    assert calls.calls == 2 * (1 + 6 + 2 + 1)
+    assert len({x.around for x in cells}) == 1 and cells[0].around
+    joint = {x.error for x in cells if x.level == LEVELS[1].key and x.unit in plan}
+    assert len(joint) == 1
+    other = Tower()
+    with inference(other):
+        then = torch.cat([other(x) for x in data]).double()
+        for unit in units[:4]:
+            level = LEVELS[0] if unit is units[2] else LEVELS[1]
+            change(other, unit.matrices[0], lambda w, x=level: x.apply("", w))
+        now = torch.cat([other(x) for x in data]).double()
+    cell = next(x for x in cells if (x.unit, x.level) == (units[2].name, LEVELS[0].key))
+    assert cell.error == pytest.approx(float((now - then).norm() / then.norm()), rel=1e-9)
+    # cells alone are others, and both are known again
+    alone = sweep(model, units, outputs=run, **{**given, "around": None})
+    assert {x.around for x in alone} == {""} and len(read_log(log)) == 2 * len(cells)
+    assert sweep(model, units, outputs=Counted(fail_at=0), **given) == cells
+    with pytest.raises(UsageError, match=r"got 9\.weight"):
+        sweep(model, units, outputs=run, **{**given, "around": {"9.weight": LEVELS[0]}})
+
+
+def test_curves_hold_squares_and_a_choice_becomes_a_plan(tmp_path: Path) -> None:
+    model = Tower()
+    units, levels = block_units(located(model)), LEVELS[::2]
+    cells = sweep(model, units, levels=levels[:1], batches=batches(), outputs=run,
+                  log=tmp_path / "log")  # fmt: skip
+    curves = damage_curves(units, levels[:1], cells, ties={units[1].name: "a"})
+    assert [x.costs for x in curves] == [(x.error**2,) for x in cells]
+    assert [x.sizes for x in curves] == [(2 * 2 * 16 * 32,)] * 3
+    assert [x.unit.tie for x in curves] == [None, "a", None]
+    twice = tuple(replace(x, costs=(3 * x.costs[0],)) for x in curves)
+    mean = mean_curves(curves, twice)
+    assert [x.costs[0] for x in mean] == pytest.approx([2 * x.costs[0] for x in curves])
+    assert [x.unit for x in mean] == [x.unit for x in curves]
+    with pytest.raises(UsageError, match=r"same levels of blocks\.0"):
+        mean_curves(curves, [replace(x, levels=(3.0,)) for x in curves])
+    endless = [replace(x, error=math.inf) for x in cells[:1]]
+    with pytest.raises(UsageError, match=r"blocks\.0 has no finite cell"):
+        damage_curves(units, levels, endless)
+    chosen = Allocation(levels=(2.0, 2.0, 0.5), sizes=(1, 1, 1))
+    plan = plan_of(units, levels, chosen)
+    assert list(plan) == [x.name for unit in units for x in unit.matrices]
+    assert plan["blocks.1.down.weight"] is levels[0] and plan["blocks.2.up.weight"] is levels[1]
 
 
 def test_outputs_may_come_in_one_buffer(tmp_path: Path) -> None:
@@ -137,6 +192,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from tests.compression.test_curves import LEVELS
+from frog.types.levels import Allocation
 from tests.compression.toy import Tower, batches, located
 from frog.compression.curves import sweep
 from frog.compression.live import matrix_units

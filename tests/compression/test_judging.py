@@ -154,6 +154,28 @@ def test_outputs_that_are_not_finite_are_worse_than_finite_ones() -> None:
     assert again == found
 
 
+def test_one_example_that_overflows_is_enough() -> None:
+    model = Tower()
+    plan = {x.name: bits(2) for x in located(model)}
+    before = model.blocks[0].up.weight.detach().clone()
+
+    def overflows(model: Tower, batch: Tensor) -> Tensor:
+        out = model(batch)
+        # at two bits the first example of each batch is endless
+        if (model.blocks[0].up.weight == 0).float().mean() > 0.15:
+            out[0] = math.inf
+        return out
+
+    assert (before == 0).float().mean() < 0.15
+    small = plan | {"blocks.0.up.weight": bits(8)}
+    for levels, verdict in ((plan, "no different"), (small, "better")):
+        found = judge(
+            model, levels, matrices=located(model), trial=trial(outputs=overflows), randoms=0
+        )
+        assert found.plans[0].error == (math.inf if levels is plan else found.plans[0].error)
+        assert found.verdict == verdict or found.plans[1].error < math.inf
+
+
 def _saved(found: Judgement) -> Path:
     import tempfile
 

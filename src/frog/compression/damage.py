@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from frog.compression.curves import Cell, Level
 from frog.compression.live import LiveUnit
@@ -44,6 +45,26 @@ def damage_curves(
                 sizes=tuple(sum(level.size(x) for x in params) for level, _ in found),
             )
         )
+    return tuple(made)
+
+
+def mean_curves(*rounds: Sequence[Curve]) -> tuple[Curve, ...]:
+    """The mean cost of each unit at each level over rounds of measuring.
+
+    A curve around a plan holds near that plan. Measured around the uniform plan, it makes a plan
+    in which others are elsewhere; measured again around that one, and averaged, the choice is
+    neither of a place that was left nor thrown from one to the next. Sizes, levels and ties must
+    be the same in all rounds.
+    """
+    made = []
+    for same in zip(*rounds, strict=True):
+        if len({(x.unit, x.levels, x.sizes) for x in same}) > 1:
+            raise UsageError(
+                f"rounds must have the same levels of {same[0].unit.name}: leave out those that "
+                "one has not"
+            )
+        costs = zip(*(x.costs for x in same), strict=True)
+        made.append(replace(same[0], costs=tuple(math.fsum(x) / len(x) for x in costs)))
     return tuple(made)
 
 

@@ -238,13 +238,15 @@ def differences(
     count = len(plan.moved)
     # how often each example is drawn: (resamples, E)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
-    for measure, root, (ours, theirs) in (
+    for name, root, both in (
         ("error", math.sqrt, (plan.moved, other.moved)),
         ("angle", float, (plan.turned, other.turned)),
     ):
+        # what is not finite is endless in every resample, drawn or not
+        ours, theirs = (np.where(np.isfinite(x), x, math.nan) for x in both)
         pairs = [(ours.sum(), theirs.sum()), *zip(drawn @ ours, drawn @ theirs, strict=True)]
         changes = [root(1 + _change(x, y)) - 1 for x, y in pairs]
-        yield _difference(measure, changes)
+        yield _difference(name, changes)
     for metric in metrics:
         ours, theirs = plan.metrics[metric.name], other.metrics[metric.name]
         picks = rng.integers(0, len(ours), (RESAMPLES, len(ours)))

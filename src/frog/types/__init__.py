@@ -15,6 +15,7 @@
     rates         the learning rate of a run, and what it was made from
     certificates  what guards saw and did while a model was tuned
     noise         noise on those that are not
+    judgements    plans of compression against uniform ones of their size
     levels        units of compression, damage at each level, a choice of levels
     level_plans   bit widths or sparsities by unit, how and why
     deltas        the difference between two states of a model, entry by entry

@@ -93,11 +93,13 @@ class Verdict:
         return bool(mine) and all(x.won for x in mine)
 
 
-def runs_of(there: Records, *, task: str, method: str, seeds: Sequence[int]) -> Runs | None:
+def runs_of(
+    there: Records, *, task: str, method: str, seeds: Sequence[int], split: str = "test"
+) -> Runs | None:
     """Values of the examples of the steps that all seeds came to the end of; None without any."""
     found: dict[float, dict[int, records.Record]] = {}
     for cell, record in there.items():
-        wanted = (cell.task, cell.method, cell.share, cell.split) == (task, method, SHARE, "test")
+        wanted = (cell.task, cell.method, cell.share, cell.split) == (task, method, SHARE, split)
         if wanted and cell.seed in seeds and record["status"] == "done":
             found.setdefault(cell.step, {})[cell.seed] = record
     whole = {step: [x[s] for s in seeds] for step, x in found.items() if len(x) == len(seeds)}

@@ -1,7 +1,7 @@
 """A new task on a network that has another: a new head first, and a share of the change kept.
 
 Shows how it is done. It trades some of the new task for the old one; on this toy a smaller rate
-trades as well. What real models gave stands in docs/tuning-compared.md.
+trades as well. What real models gave stands in docs/benchmarks/fine-tuning.md.
 
 python examples/keep_the_old_task.py
 """

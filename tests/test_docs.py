@@ -220,7 +220,7 @@ def test_links_lead_to_files_that_exist() -> None:
         text = page.read_text()
         for target in re.findall(r"\]\(([^)#\s]+)", text):
             assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
-        for named in re.findall(r"benchmarks/results/[\w.-]+\.md", text):
+        for named in re.findall(r"benchmarks/results/[\w./-]+\.md", text):
             assert (ROOT / named).exists(), f"{page}: {named}"
 
 
@@ -233,7 +233,7 @@ def quoted(page: Path) -> Iterator[tuple[str, str]]:
     parts = re.split(r"\n\s*\n|\n(?=- )", page.read_text())  # paragraphs, items of lists
     for part, following in itertools.pairwise([*parts, ""]):
         text = part + following if following.startswith("|") else part
-        files = set(re.findall(r"benchmarks/results/([\w.-]+\.md)", part))
+        files = set(re.findall(r"benchmarks/results/([\w./-]+\.md)", part))
         results = "\n".join((ROOT / "benchmarks/results" / x).read_text() for x in files)
         plain = re.sub(r"\]\([^)]*\)|`[^`]*`", "", text)
         if files:
@@ -250,7 +250,7 @@ def stands_in(value: float, decimals: int, text: str) -> bool:
 
 def test_numbers_beside_links_to_results_stand_there() -> None:
     count = 0
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for number, results in quoted(page):
             count += 1
             decimals = len(number.partition(".")[2])

@@ -13,6 +13,10 @@ from benchmarks.tuning.curves import Curve, Point, old_at
 Quality = Callable[[np.ndarray, np.ndarray, bool], float]
 """(values of the examples, index of a draw, old task) -> quality: :meth:`Task.quality_of`."""
 
+Levels = float | np.ndarray
+Anchors = Point | np.ndarray
+"""A new quality, and a point (new, old): the same for all draws, or one for each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
@@ -50,11 +54,17 @@ class Drawn:
         """Place of the step with the best new quality on the whole data."""
         return int(np.argmax(self.new[0]))
 
-    def old_at(self, level: float, anchor: Point) -> np.ndarray:
-        """Old quality of every draw at a new one (1 + draws,); nan where it is not reached."""
+    def old_at(self, level: Levels, anchor: Anchors) -> np.ndarray:
+        """Old quality of every draw at a new one (1 + draws,); nan where it is not reached.
+
+        Level and anchor are those of all draws, or one for each.
+        """
+        count = len(self.new)
+        levels = np.broadcast_to(np.asarray(level, dtype=float), (count,))
+        anchors = np.broadcast_to(np.asarray(anchor, dtype=float), (count, 2))
         return np.array([
-            old_at(Curve(anchor=anchor, points=dict(enumerate(zip(new, old, strict=True)))), level)
-            for new, old in zip(self.new, self.old, strict=True)
+            old_at(Curve(anchor=(a, b), points=dict(enumerate(zip(new, old, strict=True)))), wanted)
+            for (a, b), wanted, new, old in zip(anchors, levels, self.new, self.old, strict=True)
         ])  # fmt: skip
 
 
@@ -98,8 +108,8 @@ def compare(
     return kept_more(ours, theirs, level=level, anchor=anchor), learnt_more(ours, theirs)
 
 
-def kept_more(a: Drawn, b: Drawn, *, level: float, anchor: Point) -> Interval:
-    """Old quality at a new one, ``a`` minus ``b``."""
+def kept_more(a: Drawn, b: Drawn, *, level: Levels, anchor: Anchors) -> Interval:
+    """Old quality at a new one, ``a`` minus ``b``; level and anchor as :meth:`Drawn.old_at`."""
     ours, theirs = (x.old_at(level, anchor) for x in (a, b))
     found = np.where(np.isnan(theirs), math.inf, np.where(np.isnan(ours), -math.inf, ours - theirs))
     return interval(np.where(np.isnan(ours) & np.isnan(theirs), math.nan, found))

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks import measuring
 from benchmarks.tuning import records
 from benchmarks.tuning.cells import Catalogue, Cell, catalogue
-from benchmarks.tuning.curves import LEVELS, Curve, Point, anchor_of, level_of
+from benchmarks.tuning.curves import LEVELS, Point, anchor_of
 from benchmarks.tuning.stages import FINAL, SHARE, STAGES, Wanted
 from benchmarks.tuning.statistics import (
     Drawn,
@@ -93,11 +93,13 @@ class Verdict:
         return bool(mine) and all(x.won for x in mine)
 
 
-def runs_of(there: Records, *, task: str, method: str, seeds: Sequence[int]) -> Runs | None:
+def runs_of(
+    there: Records, *, task: str, method: str, seeds: Sequence[int], split: str = "test"
+) -> Runs | None:
     """Values of the examples of the steps that all seeds came to the end of; None without any."""
     found: dict[float, dict[int, records.Record]] = {}
     for cell, record in there.items():
-        wanted = (cell.task, cell.method, cell.share, cell.split) == (task, method, SHARE, "test")
+        wanted = (cell.task, cell.method, cell.share, cell.split) == (task, method, SHARE, split)
         if wanted and cell.seed in seeds and record["status"] == "done":
             found.setdefault(cell.step, {})[cell.seed] = record
     whole = {step: [x[s] for s in seeds] for step, x in found.items() if len(x) == len(seeds)}
@@ -113,12 +115,14 @@ def runs_of(there: Records, *, task: str, method: str, seeds: Sequence[int]) -> 
     return Runs(new=new, old=old)
 
 
-def whole_curve(drawn: Drawn, anchor: Point) -> Curve:
-    """The curve of the whole data."""
-    return Curve(anchor=anchor, points={
-        step: (float(drawn.new[0, i]), float(drawn.old[0, i]))
-        for i, step in enumerate(drawn.steps)
-    })  # fmt: skip
+def anchors_of(head: Drawn | None, anchor: Point, count: int) -> np.ndarray:
+    """New and old quality before tuning, by draw (1 + draws, 2): the head alone where one is new.
+
+    Where none is, only the means are known: the same for all draws.
+    """
+    if head is None:
+        return np.tile(np.asarray(anchor, dtype=float), (count, 1))
+    return np.stack([head.new[:, 0], head.old[:, 0]], axis=1)
 
 
 def judge(
@@ -139,16 +143,18 @@ def judge(
             "default on the test split: run --stage final first"
         )
     ours, full = drawn[plan["default"]], drawn["full"]
+    starts = anchors_of(drawn.get("head"), anchor, len(full.new))
+    gains = full.new[:, full.best] - starts[:, 0]
     against = []
     for share in (*BELOW, *LEVELS):
-        level = level_of(whole_curve(full, anchor), share)
+        levels = starts[:, 0] + share * gains
         for name, theirs in drawn.items():
             if name != plan["default"]:
                 against.append(Against(
-                    task=task.name, comparator=name, share=share, level=level,
-                    ours=float(ours.old_at(level, anchor)[0]),
-                    theirs=float(theirs.old_at(level, anchor)[0]),
-                    kept=kept_more(ours, theirs, level=level, anchor=anchor),
+                    task=task.name, comparator=name, share=share, level=float(levels[0]),
+                    ours=float(ours.old_at(levels, starts)[0]),
+                    theirs=float(theirs.old_at(levels, starts)[0]),
+                    kept=kept_more(ours, theirs, level=levels, anchor=starts),
                 ))  # fmt: skip
     best = float(full.new[0, full.best])
     margin = MARGIN if task.unit == "points" else LOSS_MARGIN / 100 * abs(best)
@@ -263,7 +269,8 @@ def report(verdicts: Sequence[Verdict], plan: Mapping[str, Any], draws: int) -> 
         f"Default: `{plan['default']}`, 1 % of the weights. Old quality is read on each method's "
         f"curve over learning rates, at {' and '.join(f'{x:.0%}' for x in LEVELS)} of the best "
         f"gain of full tuning. Intervals: paired bootstrap over seeds and test examples, {draws} "
-        "draws; p-values corrected by Holm over tasks, levels and comparators. The levels of "
+        "draws; the level and the point before tuning are drawn along; p-values corrected by Holm "
+        "over tasks, levels and comparators. The levels of "
         f"{' and '.join(f'{x:.0%}' for x in BELOW)} are told beside, without a correction: they "
         "were added when the results were known. Controls have the recipe of the default over "
         "other weights, or train the head alone.",
@@ -315,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Judge and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning.verdicts",
                                      description=__doc__)  # fmt: skip
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=4000)
     parser.add_argument("--plan", type=Path, default=FINAL)
     parser.add_argument("--catalogue", default="", help="module with TASKS and METHODS")
     parser.add_argument("--folder", type=Path, help="where the records and the report are")

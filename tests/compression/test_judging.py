@@ -427,3 +427,15 @@ def test_mistakes_are_told() -> None:
         of(plan, metrics=(flat,))
     before = Tower().state_dict()
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_a_trifle_is_no_difference_however_sure() -> None:
+    """A few weights more or less change the error by thousandths: neither plan is worse."""
+    for change, verdict in ((0.001, "no different"), (-0.001, "no different"), (0.01, "worse"),
+                            (-0.01, "better")):  # fmt: skip
+        found = Difference(measure="error", higher=False, relative=True, change=change,
+                           low=change - 1e-4, high=change + 1e-4)  # fmt: skip
+        assert found.verdict == verdict
+    absolute = Difference(measure="rho", change=0.001, low=0.0009, high=0.0011, higher=True,
+                          relative=False)  # fmt: skip
+    assert absolute.verdict == "better"

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from frog.errors import ModelError
+from frog.weights.catalogue import catalogue
 from frog.weights.folding import StackedTensor
 from frog.weights.source import list_tensors
 
@@ -32,8 +33,13 @@ def listed(tensors, folder=None, settings=None):
 
 
 def only(tensors, folder=None, settings=None):
-    """The one tensor that is left when the group is folded."""
-    (tensor,) = listed(tensors, folder, settings).tensors
+    """The one tensor that is left when the group is folded; where it is unpacked, its matrices
+    are measured."""
+    found = listed(tensors, folder, settings)
+    (tensor,) = found.tensors
+    if tensor.unsupported is None and len(tensor.shape) > 1:
+        made = catalogue(found)
+        assert not made.skipped and sum(x.params for x in made.matrices) == tensor.params
     return tensor
 
 

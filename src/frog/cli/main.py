@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -55,6 +56,9 @@ app.command("merge")(merge.merge)
 app.command("list")(listing.list_names)
 app.command("demo")(demo.demo)
 
+NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that warn of kernels for other machines whenever something imports torchao."""
+
 
 @app.callback(invoke_without_command=True)
 def _version(
@@ -71,6 +75,8 @@ def main() -> None:
         with contextlib.suppress(AttributeError):  # a stream that is no text file of the system
             # a name that the terminal's encoding lacks must not end the run
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.suppress(ValueError):  # not the main thread: the caller handles signals
         signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -161,6 +161,7 @@ def _write_weights(
             size += sum(x.nbytes for x in stored.tensors.values())
             difference = max(difference, lost)
         save_file(tensors, copy / file, {**metadata, **format.metadata(entries, names)})
+        shutil.copymode(folder / file, copy / file)  # safetensors lets the owner alone read it
         places.update(dict.fromkeys(tensors, file))
         whole += sum(x.nbytes for x in tensors.values())
     if (folder / INDEX).is_file() and files != (SINGLE,):

@@ -10,6 +10,9 @@ from frog.errors import PlanRefused
 
 Verdict = Literal["better", "no different", "worse"]
 VERDICTS: tuple[Verdict, ...] = ("better", "no different", "worse")
+SAME = 0.005
+"""A relative change below this is no difference, however sure it is: plans of a few weights more
+or less give one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,9 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the interval lies wholly on one side of nothing."""
+        """Whether the interval lies wholly on one side of nothing, and the change is no trifle."""
+        if self.relative and abs(self.change) < SAME:
+            return "no different"
         gain, loss = (self.low > 0, self.high < 0) if self.higher else (self.high < 0, self.low > 0)
         return "better" if gain else "worse" if loss else "no different"
 

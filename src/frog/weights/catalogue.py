@@ -33,7 +33,7 @@ def catalogue(tensors: TensorList, *, as_weightwatcher: bool = False) -> Catalog
             tensor.name,
             tensor.shape,
             context,
-            dtype=tensor.dtype if tensor.unsupported is None else "",
+            dtype="" if tensor.unsupported is not None or tensor.unpacked else tensor.dtype,
             owner=tensor.owner,
             include_positions=as_weightwatcher,
         )

@@ -61,6 +61,7 @@ def fold(
         "decode": as_is,
         "aliases": tensor.aliases,
         "owner": tensor.owner,
+        "unpacked": True,
     }
     if len(shape) == 3:
         return Folded(StackedTensor(**fields, member=lambda i: guarded(i)[0]), used, format)

@@ -26,7 +26,8 @@ class StoredTensor:
     file, so that slices read only what they touch); ``decode`` turns any slab of it into float32
     or float64, element by element. ``dtype`` is torch's word (``bfloat16``, ``float8_e4m3fn``).
     ``owner`` is the class name of the owning module where a live model knows it, else ``""``.
-    ``unsupported`` says why the tensor cannot be measured (packed integer codes, ...).
+    ``unsupported`` says why the tensor cannot be measured (packed integer codes, ...); ``unpacked``
+    that ``codes()`` unpacks weights, of whose codes ``dtype`` is the type.
     """
 
     name: str
@@ -37,6 +38,7 @@ class StoredTensor:
     aliases: tuple[str, ...] = ()
     owner: str = ""
     unsupported: str | None = None
+    unpacked: bool = False
 
     @property
     def params(self) -> int:

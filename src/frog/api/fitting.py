@@ -51,8 +51,8 @@ def head_fit(recipe: Recipe, prepared: Any, kind: Any) -> HeadFit | None:
 def at_the_end(head: HeadFit | None, recipe: Recipe, trainer: Any) -> tuple[HeadFit | None, float]:
     """The head with its steps at the end, and the share of the change that is kept.
 
-    Both are 0 and 1 by ``auto`` where the head does not train all the time: a head that takes turns
-    with other layers is a layer like them. Raises :class:`~frog.errors.UsageError` where steps are
+    By ``auto`` they are 0 and 1 where the head does not train all the time (``layers.always`` that
+    leave it out): what is frozen stays. Raises :class:`~frog.errors.UsageError` where steps are
     asked for there.
     """
     trains = {id(x) for x in trainer.whole.values()}

@@ -270,7 +270,7 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     meter = Meter(setup.arguments.device, earlier)
     training.reseed(setup.arguments)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        training.train(trainer, checkpoint)
     except BaseException:
         run.with_status("interrupted", output, **asdict(meter.read()))
         raise
@@ -311,8 +311,11 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
 def _callbacks(setup: Setup, watch: Watch) -> list[Any]:
     from frog.recipes.training import watching
 
-    own = setup.trainer.callback()
-    return [own, watching(watch.on_step, watch.on_log, watch.asked_to_stop)]
+    def stopped() -> bool:
+        return setup.tuner is not None and setup.tuner.stopped
+
+    first = watching(watch.on_step, watch.on_log, watch.asked_to_stop, stopped)
+    return [first, setup.trainer.callback()]
 
 
 def _stopped(tuner: Any) -> str:

@@ -46,9 +46,9 @@ def fit_head(
     and the states of optimizers. A head in bfloat16 or float16 is
     fitted in float32 and rounded. Under DDP every process must be given the same batches.
 
-    Raises :class:`~frog.errors.UsageError` for a parameter that a tuner chose weights of, freezes or
-    trains by turns, a pattern that matches nothing, no batches, a loss that is not finite or that
-    the head takes no part in; the head is then as it was.
+    Raises :class:`~frog.errors.UsageError` for a parameter that a tuner chose weights of, freezes
+    or trains by turns, a pattern that matches nothing, no batches, a loss that is not finite or
+    that the head takes no part in; the head is then as it was.
 
     >>> import torch, frog
     >>> _ = torch.manual_seed(0)

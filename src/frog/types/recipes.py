@@ -14,8 +14,8 @@ MODES = ("select", "layers")
 """Ways to train: chosen weights all the time, or whole layers that are drawn by turns."""
 
 KEEP_CHANGE = 0.6
-"""Share of the change of the tuned weights that a recipe keeps at the end, where it does not say and
-a new head was fitted first; where none was, all of it."""
+"""Share of the change of the tuned weights that a recipe keeps at the end, where it does not say
+and a new head was fitted first; where none was, all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +116,9 @@ class Recipe:
     for which a new head is fitted before anything else moves, ``head_last`` for which it is fitted
     at the end, ``keep_change`` the share of the change of the tuned weights that is kept: each None
     for ``auto``. ``noise`` and ``layers`` hold the settings that were given, ``noise`` is None for
-    none; ``guards`` is ``auto``, or
-    guards in order. ``training`` are fields of transformers' ``TrainingArguments``, as given;
-    ``compare`` says whether the result is measured beside the model before. ``lines`` says where
-    each key stood, for messages.
+    none; ``guards`` is ``auto``, or guards in order. ``training`` are fields of transformers'
+    ``TrainingArguments``, as given; ``compare`` says whether the result is measured beside the
+    model before. ``lines`` says where each key stood, for messages.
     """
 
     origin: str

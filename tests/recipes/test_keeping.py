@@ -190,6 +190,27 @@ def test_a_run_that_ends_in_the_last_stage_goes_on_alike(
     assert all(torch.equal(v, second[k]) for k, v in first.items())
 
 
+def test_a_run_that_a_guard_ended_goes_on_alike(
+    bert: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from frog.tuning.guards.guarded import Guarded
+
+    monkeypatch.setattr(Guarded, "stopped", property(lambda tuner: tuner.step >= 2))
+
+    def end(text: str) -> None:
+        if text == "measuring the task after":
+            raise KeyboardInterrupt
+
+    plain = recipe_of(bert, rows, tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        frog.tune(plain, watch=Watch(on_stage=end))
+    result = frog.tune(plain, resume=True)
+    straight = frog.tune(plain | {"output": str(tmp_path / "straight")})
+    assert result.resumed_at == result.steps == straight.steps == 2
+    first, second = weights(tmp_path / "cut"), weights(tmp_path / "straight")
+    assert all(torch.equal(v, second[k]) for k, v in first.items())
+
+
 def test_a_run_that_went_astray_is_written(
     bert: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,13 +163,17 @@ def test_a_head_that_is_fitted_last_alone(bert: Path, rows: Path, tmp_path: Path
     assert result.keep_change == 1 and result.resumed_at == 2
 
 
-@pytest.mark.parametrize("strategy", ["no", "steps"])
+@pytest.mark.parametrize("strategy", ["no", "steps", "best"])
 def test_a_run_that_ends_in_the_last_stage_goes_on_alike(
     bert: Path, rows: Path, tmp_path: Path, strategy: str
 ) -> None:
     """The change is scaled and the head fitted last once, whatever was done before the end."""
     training = {"max_steps": 4, "per_device_train_batch_size": 4, "save_strategy": strategy,
                 "save_steps": 2, **CPU}  # fmt: skip
+    if strategy == "best":  # here that of the last step has the larger loss
+        training |= {"save_strategy": "steps", "eval_strategy": "steps", "eval_steps": 2,
+                     "load_best_model_at_end": True, "metric_for_best_model": "loss",
+                     "greater_is_better": True}  # fmt: skip
     plain = recipe_of(bert, rows, tmp_path / "cut", training=training)
     for stage, resume in (
         ("fitting the head once more", False),
@@ -183,7 +187,7 @@ def test_a_run_that_ends_in_the_last_stage_goes_on_alike(
         with pytest.raises(KeyboardInterrupt):
             frog.tune(plain, watch=Watch(on_stage=end), resume=resume)
     result = frog.tune(plain, resume=True)
-    assert result.resumed_at == (4 if strategy == "steps" else 0)
+    assert result.resumed_at == (0 if strategy == "no" else 4)
     straight = frog.tune(plain | {"output": str(tmp_path / "straight")})
     assert result.after == straight.after and result.head == straight.head
     first, second = weights(tmp_path / "cut"), weights(tmp_path / "straight")

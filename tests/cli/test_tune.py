@@ -56,8 +56,8 @@ def test_the_plan_of_a_run_is_shown_and_nothing_written(
     assert done.code == 0, done.err
     for text in (
         "text-classification · 24 train, 8 validation", "4 of 4 rows each", "2.00%",
-        "whole (classifier.weight, classifier.bias)", "fitted alone first: 60 steps from a rate of",
-        "all of the change", "memory of a step", "activations", "total",
+        "whole (classifier.weight, classifier.bias)", "fitted alone for",
+        "first and 60 steps last", "60% of the change", "memory of a step", "activations", "total",
     ):  # fmt: skip
         assert text in " ".join(done.out.split()), text
     assert max(len(line) for line in (done.out + done.err).splitlines()) <= 80 + len(str(path))
@@ -140,9 +140,17 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], int, str]] = {
     "steps of the head": ({}, ("head_first=-1",), 2, "head_first: must be at least 0, got -1"),
     "half a step": ({}, ("head_first=1.5",), 2, "head_first: must be a whole number, got 1.5"),
     "word for the head": ({"head_first": "long"}, (), 2, "head_first: must be auto or a number"),
+    "steps at the end": ({}, ("head_last=-1",), 2, "head_last: must be at least 0, got -1"),
+    "word for the end": ({"head_last": "long"}, (), 2, "head_last: must be auto or a number"),
+    "no new head at the end": ({}, ("train_also=[]", "head_last=5"), 2, "head_last: must be 0 or"),
     "nothing kept": ({}, ("keep_change=0",), 2, "keep_change: must be above 0, got 0"),
     "more than all": ({"keep_change": 1.5}, (), 2, "keep_change: must be at most 1, got 1.5"),
-    "word for a share": ({}, ("keep_change=most",), 2, "keep_change: must be a number, got 'most'"),
+    "word for a share": (
+        {},
+        ("keep_change=most",),
+        2,
+        "keep_change: must be auto or a number",
+    ),
     "share not a number": ({}, ("keep_change=.nan",), 2, "keep_change: must be "),
     "no new head": ({}, ("train_also=[]", "head_first=5"), 2, "head_first: must be 0 or auto"),
     "batch": ({}, ("training.per_device_train_batch_size=0",), 2, "must be at least 1, got 0"),

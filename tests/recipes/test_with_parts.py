@@ -106,7 +106,8 @@ def test_whole_layers_train_by_turns(bert: Path, rows: Path, tmp_path: Path) -> 
         learning_rate="auto",
     )  # fmt: skip
     plain.pop("selection")
-    assert preview(plain).rate.value == 1e-4, "full tuning of a small encoder"
+    every = preview(plain | {"keep_change": 1})
+    assert every.rate.value == 1e-4, "full tuning of a small encoder"
     result = frog.tune(plain)
     assert result.changed > 0 and not (tmp_path / "out" / "selection.safetensors").exists()
     frog.apply_delta(

@@ -244,9 +244,104 @@ def test_what_cannot_be_fitted_is_refused_and_undone(more: dict[str, Any], told:
     assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
 
 
-def test_a_model_that_is_tuned_is_refused() -> None:
+# ------------------------------------------------------------- the head once more, at the end
+
+
+def deep_equal(a: Any, b: Any) -> bool:
+    """States, with tensors in them; NaN is NaN."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(deep_equal(x, b[k]) for k, x in a.items())
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(deep_equal(x, y) for x, y in zip(a, b, strict=True))
+    return a == b or (a != a and b != b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tuned_model_changes_in_its_head_alone(dtype: torch.dtype) -> None:
+    """Chosen weights, exact changes, counters, noise and guards are as if nothing had been; the
+    head becomes what it becomes in the plain model of the same weights."""
+    model, tuner = trained(dtype, noise=frog.Noise.guided(0.01, schedule="constant"),
+                           guards=["health"])  # fmt: skip
+    optimizer = tuner.optimizer(lr=1e-2)
+    model(**batches(1)[0]).loss.backward()  # in the middle of a step
+    tuner.scale_change(0.6)
+    plain = copy.deepcopy(model)
+    grads = [None if x.grad is None else x.grad.clone() for x in model.parameters()]
+    before, state = bits(model), copy.deepcopy(tuner.state_dict())
+    moments, random = copy.deepcopy(optimizer.state_dict()), torch.random.get_rng_state()
+    losses = frog.fit_head(model, batches(3), head=["^model.norm"], steps=4, lr=0.01)
+    moved = {k for k, v in bits(model).items() if not torch.equal(v, before[k])}
+    assert moved == {"model.norm.weight"} and len(losses) == 4
+    assert torch.equal(random, torch.random.get_rng_state()) and model.training
+    assert deep_equal(tuner.state_dict(), state) and deep_equal(optimizer.state_dict(), moments)
+    for parameter, grad in zip(model.parameters(), grads, strict=True):
+        assert (parameter.grad is None) == (grad is None)
+        assert grad is None or torch.equal(parameter.grad, grad)
+    assert losses == frog.fit_head(plain, batches(3), head=["^model.norm"], steps=4, lr=0.01)
+    assert torch.equal(plain.model.norm.weight, model.model.norm.weight)
+    # it trains on, and the delta tells of the head of now
+    optimizer.step()
+    delta, base = tuner.delta(), llama(dtype)
+    frog.apply_delta(base, delta)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in base.state_dict().items())
+    assert tuner.certificate().untouched
+    tuner.revert()
+    first = bits(llama(dtype))
+    assert all(torch.equal(v, first[k]) for k, v in bits(model).items())
+
+
+def test_a_sampled_model_changes_in_what_always_trains() -> None:
+    model = llama(num_hidden_layers=4)
+    start = bits(model)
+    sampler: Sampler = frog.LayerSampler(model, None, by="uniform", active=1, always=["model.norm"])
+    state = copy.deepcopy(sampler.state_dict())
+    frog.fit_head(model, batches(2), head=["^model.norm"], steps=2)
+    moved = {k for k, v in bits(model).items() if not torch.equal(v, start[k])}
+    assert moved == {"model.norm.weight"} and deep_equal(sampler.state_dict(), state)
+    for name in (f"^model.layers.{sampler.active[0][-1]}", "^lm_head|^model.embed"):
+        with pytest.raises(UsageError, match=r"must train whole \(also=\) to be fitted alone"):
+            frog.fit_head(model, batches(2), head=[name])
+    sampler.revert()
+    assert all(torch.equal(v, start[k]) for k, v in bits(model).items())
+
+
+def test_other_parameters_of_a_tuned_model_are_refused() -> None:
+    """What the tuner chose weights of or freezes, also beside what may be fitted."""
     model, tuner = trained()
-    with pytest.raises(UsageError, match="fit the head before the Tuner is made"):
-        frog.fit_head(model, batches(2), head=["model.norm"])
+    before = bits(model)
+    chosen, frozen = tuner.compacts[0].name, "model.layers.0.input_layernorm.weight"
+    for name in (chosen, frozen, "weight_change"):
+        with pytest.raises(UsageError, match=r"must train whole .* fit the head before the Tuner"):
+            frog.fit_head(model, batches(2), head=["model.norm", name])
+    assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
     tuner.keep()
-    frog.fit_head(model, batches(2), head=["model.norm"], steps=2)
+    frog.fit_head(model, batches(2), head=["model.norm", frozen], steps=2)
+
+
+@pytest.mark.parametrize("wrong", [0, 1.5, "0.6", True])
+def test_the_rate_of_a_share(wrong: Any) -> None:
+    """Divided by what is kept, after the cap; that of whole parameters is not."""
+    model = llama()
+    tuner = Tuner(model, choose(model), also=["model.norm"])
+    for full in (1e-5, 10.0):
+        plain, more = tuner.rate(full=full), tuner.rate(full=full, kept=0.6)
+        assert more.lr == plain.lr / 0.6 and more.also == plain.also and more.cap == plain.cap
+        assert more.capped == plain.capped == (full == 10.0)
+        assert more.reason.splitlines()[0].endswith(" / 0.6 (share of the change that is kept)")
+        assert "kept" not in plain.reason
+        tuner.optimizer()
+        tuner.rate(full=full, kept=0.6)
+        groups = tuner.optimizer().param_groups
+        assert groups[0]["lr"] == more.lr and groups[-1]["lr"] == more.also
+    with pytest.raises(UsageError, match="kept must be a number above 0 and at most 1"):
+        tuner.rate(kept=wrong)
+    tuner.revert()
+    sampler: Sampler = frog.LayerSampler(model, None, by="uniform", active=1)
+    found = sampler.rate(full=3e-5, kept=0.5)
+    assert found.lr == 6e-5 and found.also == 3e-5
+    assert str(found) == (
+        "lr 6e-05 for AdamW: 3e-05, that of full tuning (given) / 0.5 (share of the change that "
+        "is kept)"
+    )

@@ -1,4 +1,4 @@
-"""The new head of a recipe: fitted alone before weights are chosen, once for a run."""
+"""The new head of a recipe: fitted alone before weights are chosen, and once more at the end."""
 
 from __future__ import annotations
 
@@ -6,39 +6,72 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from frog.api.recipes import seed_of, whole_names
+from frog.api.recipes import Setup, Watch, seed_of, whole_names
 from frog.errors import UsageError
 from frog.selection.expression import parse
 from frog.serial.whole_file import write_whole
-from frog.types.recipes import HeadFit, Recipe
+from frog.types.recipes import KEEP_CHANGE, HeadFit, Recipe
 
 FILE = "head.pt"
 """The fitted head beside the checkpoints: a run that goes on starts from the same bits."""
+
+FIRST, LAST = 1, 2
+"""Added to the seed of the run: rows in other orders than training has."""
 
 
 def head_fit(recipe: Recipe, prepared: Any, kind: Any) -> HeadFit | None:
     """How the head of a recipe is fitted; None where nothing is: no new head, or none asked for.
 
-    ``kind`` is the class of the run's optimizer. Raises :class:`~frog.errors.UsageError` where
-    steps are asked for and no parameter is new.
+    What ``head_last: auto`` comes to, :func:`at_the_end` says. ``kind`` is the class of the run's
+    optimizer. Raises :class:`~frog.errors.UsageError` where steps are asked for and no parameter is
+    new.
     """
     from frog.tuning.head import HEAD_STEPS
 
-    steps = HEAD_STEPS if recipe.head_first is None else recipe.head_first
-    if steps == 0:
-        return None
     names = tuple(x for x in whole_names(recipe, prepared) if x in prepared.new)
-    if names:
-        return HeadFit(names=names, steps=steps, rate=_rate(recipe, prepared, kind))
-    if recipe.head_first is not None:
+    if not names:
+        for key, asked in (("head_first", recipe.head_first), ("head_last", recipe.head_last)):
+            if asked:
+                raise UsageError(
+                    f"{recipe.where(key)}: must be 0 or auto where no new parameters train whole "
+                    f"(the model brings its head), got {asked}: leave it out"
+                )
+        return None
+    steps = HEAD_STEPS if recipe.head_first is None else recipe.head_first
+    last = recipe.head_last or 0
+    if steps == last == 0:
+        return None
+    return HeadFit(names=names, steps=steps, rate=_rate(recipe, prepared, kind), last=last)
+
+
+def at_the_end(head: HeadFit | None, recipe: Recipe, trainer: Any) -> tuple[HeadFit | None, float]:
+    """The head with its steps at the end, and the share of the change that is kept.
+
+    By ``auto`` they are 0 and 1 where the head does not train all the time (``layers.always`` that
+    leave it out): what is frozen stays. Raises :class:`~frog.errors.UsageError` where steps are
+    asked for there.
+    """
+    trains = {id(x) for x in trainer.whole.values()}
+    whole = head is not None and all(
+        id(x) in trains for x in _parameters(trainer.model, head).values()
+    )
+    kept = recipe.keep_change
+    if kept is None:
+        kept = KEEP_CHANGE if head is not None and head.steps and whole else 1.0
+    if head is None:
+        return None, kept
+    if recipe.head_last is None:
+        return replace(head, last=head.steps if whole and kept < 1 else 0), kept
+    if recipe.head_last and not whole:
         raise UsageError(
-            f"{recipe.where('head_first')}: must be 0 or auto where no new parameters train whole "
-            f"(the model brings its head), got {steps}: leave it out"
+            f"{recipe.where('head_last')}: must be 0 or auto where the head does not train all the "
+            f"time, got {recipe.head_last}: name it under layers.always, or leave this out"
         )
-    return None
+    return head, kept
 
 
 def asks_for_fitted(recipe: Recipe) -> bool:
@@ -51,25 +84,30 @@ def asks_for_fitted(recipe: Recipe) -> bool:
 def fit(fitted: HeadFit, recipe: Recipe, prepared: Any, arguments: Any) -> dict[str, Any]:
     """Fit the head on training rows, in an order that the run does not have; gives it as it was
     drawn."""
-    import torch
-
-    from frog.tuning import fit_head
-
     parameters = _parameters(prepared.model, fitted)
     drawn = {name: x.detach().clone() for name, x in parameters.items()}
-    dtype = autocast_of(arguments)
-    batches = prepared.shuffled("train", arguments.train_batch_size, seed_of(recipe) + 1)
-    device = next(iter(parameters.values())).device.type
-    with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-        fit_head(
-            prepared.model,
-            batches,
-            head=[rf"^{re.escape(name)}$" for name in fitted.names],
-            steps=fitted.steps,
-            lr=fitted.rate,
-            loss=prepared.loss,
-        )
+    _fit(fitted, fitted.steps, seed_of(recipe) + FIRST, prepared, arguments)
     return drawn
+
+
+def finish(setup: Setup, watch: Watch) -> tuple[HeadFit | None, tuple[str, ...]]:
+    """Keep the share of the change and fit the head once more, when training is over.
+
+    Gives how the head was fitted, and notes: where its loss is not finite (a run that went astray)
+    it stays as it was trained, so that the run is written and can be looked at.
+    """
+    if setup.keep_change < 1:
+        setup.trainer.scale_change(setup.keep_change)
+    head = setup.head
+    if head is None or head.last == 0:
+        return head, ()
+    watch.on_stage("fitting the head once more")
+    try:
+        _fit(head, head.last, seed_of(setup.recipe) + LAST, setup.prepared, setup.arguments)
+    except UsageError as error:
+        note = f"the head was not fitted once more at the end: {error}"
+        return (replace(head, last=0) if head.steps else None), (note,)
+    return head, ()
 
 
 @contextmanager
@@ -121,6 +159,25 @@ def autocast_of(arguments: Any) -> Any:
     if arguments.bf16:
         return torch.bfloat16
     return torch.float16 if arguments.fp16 else None
+
+
+def _fit(fitted: HeadFit, steps: int, seed: int, prepared: Any, arguments: Any) -> None:
+    """So many steps on the head alone, in forward passes as those of training."""
+    import torch
+
+    from frog.tuning import fit_head
+
+    dtype = autocast_of(arguments)
+    device = next(iter(_parameters(prepared.model, fitted).values())).device.type
+    with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        fit_head(
+            prepared.model,
+            prepared.shuffled("train", arguments.train_batch_size, seed),
+            head=[rf"^{re.escape(name)}$" for name in fitted.names],
+            steps=steps,
+            lr=fitted.rate,
+            loss=prepared.loss,
+        )
 
 
 def _parameters(model: Any, fitted: HeadFit) -> dict[str, Any]:

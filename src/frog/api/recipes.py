@@ -50,7 +50,8 @@ class Watch:
 class Setup:
     """A recipe made ready: what is trained, by what, at which rate.
 
-    ``drawn`` are the values that a head which was fitted now had before.
+    ``drawn`` are the values that a head which was fitted now had before, ``keep_change`` the share
+    of the change that will be kept.
     """
 
     recipe: Recipe
@@ -67,6 +68,7 @@ class Setup:
     whole: Mapping[str, int] = field(default_factory=dict)
     head: HeadFit | None = None
     drawn: Mapping[str, Any] = field(default_factory=dict)
+    keep_change: float = 1.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -359,22 +361,25 @@ def sampler_of(recipe: Recipe, prepared: Any, report: ModelReport) -> Any:
         return LayerSampler(prepared.model, report, seed=seed_of(recipe), **dict(recipe.layers))
 
 
-def rate_of(recipe: Recipe, prepared: Any, tuner: Any, kind: Any) -> tuple[LearningRate, Any]:
+def rate_of(
+    recipe: Recipe, prepared: Any, tuner: Any, kind: Any, *, kept: float
+) -> tuple[LearningRate, Any]:
     """The learning rate of the chosen weights with its reason, and that of whole parameters.
 
     A number of the recipe is taken as it is; ``auto`` asks the tuner, with batches that were not
-    used to choose.
+    used to choose, and is divided by the share of the change that is ``kept``.
     """
     if recipe.learning_rate is not None:
         return LearningRate(value=recipe.learning_rate, reason="as the recipe says"), None
     if recipe.mode == "layers":
-        found = tuner.rate(full=recipe.full_learning_rate, cls=kind)
-        return LearningRate(value=found.lr, reason=found.reason), None
+        found = tuner.rate(full=recipe.full_learning_rate, cls=kind, kept=kept)
+        return LearningRate(value=found.lr, reason=found.reason), found.also
     size = int(recipe.training.get("per_device_train_batch_size", 16))
     skipped = recipe.selection.gradient_batches
     batches = prepared.batches("train", size, skipped + RATE_BATCHES, seed_of(recipe))
     batches = batches[skipped:] or batches
-    found = tuner.rate(batches, loss=prepared.loss, full=recipe.full_learning_rate, cls=kind)
+    full = recipe.full_learning_rate
+    found = tuner.rate(batches, loss=prepared.loss, full=full, cls=kind, kept=kept)
     return LearningRate(value=found.lr, reason=found.reason), found.also or None
 
 

@@ -14,7 +14,9 @@ from frog.api.fitting import (
     FILE,
     as_drawn,
     asks_for_fitted,
+    at_the_end,
     autocast_of,
+    finish,
     fit,
     head_fit,
     load_head,
@@ -130,6 +132,7 @@ def preview(
         steps=steps,
         batch=batch_of(setup.arguments),
         head=setup.head,
+        keep_change=setup.keep_change,
         notes=(*setup.prepared.notes, *setup.notes),
     )
 
@@ -163,10 +166,12 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -
     drawn: dict[str, Any] = {}
 
     def fit_the_head() -> None:
-        if head is not None and resumed:
+        if head is None or head.steps == 0:
+            return
+        if resumed:
             path = Path(recipe.output) / CHECKPOINTS / FILE
             drawn.update(load_head(head, recipe, prepared.model, path))
-        elif head is not None and (not dry or asks_for_fitted(recipe)):
+        elif not dry or asks_for_fitted(recipe):
             watch.on_stage("fitting the new head")
             with placed(recipe.where("head_first")):
                 drawn.update(fit(head, recipe, prepared, arguments))
@@ -179,9 +184,10 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -
             assert chosen is not None
             with placed(recipe.where("selection")):
                 trainer = tuner_of(recipe, prepared, chosen, plan)
+    head, kept = at_the_end(head, recipe, trainer)
     watch.on_stage("finding the learning rate")
-    rate, also = rate_of(recipe, prepared, trainer, kind)
-    more = {"also_lr": also} if recipe.mode == "select" and also is not None else {}
+    rate, also = rate_of(recipe, prepared, trainer, kind, kept=kept)
+    more = {} if also is None else {"also_lr": also}
     optimizer = trainer.optimizer(kind, lr=rate.value, **more, **settings)
     return Setup(
         recipe=recipe,
@@ -198,6 +204,7 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -
         whole={name: sizes[name] for name in whole_names(recipe, prepared)},
         head=head,
         drawn=drawn,
+        keep_change=kept,
         notes=() if chosen is None else chosen.notes,
     )
 
@@ -249,7 +256,7 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         )  # fmt: skip
         if setup.selection is not None:
             setup.selection.save(output / training.CHECKPOINTS / "selection.safetensors")
-        if setup.head is not None:
+        if setup.head is not None and setup.head.steps:
             save_head(setup.head, prepared.model, output / training.CHECKPOINTS / FILE)
     else:
         output, before = Path(recipe.output), _numbers(run.before or {})
@@ -263,13 +270,12 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
     meter = Meter(setup.arguments.device, earlier)
     training.reseed(setup.arguments)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        training.train(trainer, checkpoint)
     except BaseException:
         run.with_status("interrupted", output, **asdict(meter.read()))
         raise
     spent = meter.read()
-    if recipe.keep_change < 1:
-        tuner.scale_change(recipe.keep_change)
+    head, noted = finish(setup, watch)
     watch.on_stage("measuring the task after")
     after = training.measure(trainer, prepared)
     result = TuneResult(
@@ -285,8 +291,8 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         steps=trainer.state.global_step,
         **asdict(spent),
         rate=setup.rate,
-        head=setup.head,
-        keep_change=recipe.keep_change,
+        head=head,
+        keep_change=setup.keep_change,
         resumed_at=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
         stopped=_stopped(setup.tuner),
         alarms=len(setup.tuner.alarms) if setup.tuner else 0,
@@ -295,7 +301,7 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         rows={split: len(prepared.splits[split]) for split in after},
         digests={split: digest_of(prepared.splits[split]) for split in after},
         device=name_of(setup.arguments.device),
-        notes=(*prepared.notes, *setup.notes),
+        notes=(*prepared.notes, *setup.notes, *noted),
     )
     watch.on_stage("writing the result")
     result = _write(setup, result, trainer, run)
@@ -305,8 +311,11 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
 def _callbacks(setup: Setup, watch: Watch) -> list[Any]:
     from frog.recipes.training import watching
 
-    own = setup.trainer.callback()
-    return [own, watching(watch.on_step, watch.on_log, watch.asked_to_stop)]
+    def stopped() -> bool:
+        return setup.tuner is not None and setup.tuner.stopped
+
+    first = watching(watch.on_step, watch.on_log, watch.asked_to_stop, stopped)
+    return [first, setup.trainer.callback()]
 
 
 def _stopped(tuner: Any) -> str:

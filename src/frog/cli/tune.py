@@ -98,7 +98,7 @@ def _plain_plan(plan: TunePlan) -> dict[str, Any]:
         "chosen": plan.chosen, "whole": dict(plan.whole), "params": plan.params,
         "learning_rate": asdict(plan.rate),
         "head": None if plan.head is None else asdict(plan.head),
-        "keep_change": plan.recipe.keep_change,
+        "keep_change": plan.keep_change,
         "memory": {**asdict(plan.memory), "total": plan.memory.total},
         "layers": [
             {"name": x.name, "count": x.count, "params": x.params} for x in plan.plan.layers

@@ -159,19 +159,42 @@ def reseed(arguments: Any) -> None:
     need("transformers").set_seed(arguments.seed)
 
 
+class Trained(Exception):
+    """The checkpoint that was loaded is that of the end."""
+
+
+def train(trainer: Any, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint on if there is one.
+
+    One of the last step is only loaded: the Trainer of transformers would train one step more
+    where that step is in the middle of an epoch, or where a guard ended the run.
+    """
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Trained:
+        if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+            trainer._load_best_model()
+
+
 def watching(
     on_step: Callable[[int, int, float], None],
     on_log: Callable[[dict[str, Any]], None],
     asked_to_stop: Callable[[], bool],
+    stopped: Callable[[], bool],
 ) -> Any:
     """A callback that tells of steps (done, total, epoch) and logs, and that ends a run in order.
 
-    Once ``asked_to_stop()`` is true the step is finished, a checkpoint saved, and KeyboardInterrupt
+    It raises :class:`Trained` before a run that is at its end, or that was ``stopped()``. Once
+    ``asked_to_stop()`` is true the step is finished, a checkpoint saved, and KeyboardInterrupt
     raised.
     """
     transformers = need("transformers")
 
     class Watch(transformers.TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step and (state.global_step >= state.max_steps or stopped()):
+                raise Trained
+
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             on_step(state.global_step, state.max_steps, float(state.epoch or 0.0))
             if asked_to_stop():

@@ -33,7 +33,7 @@ def preview_view(plan: TunePlan, *, everything: bool = False) -> RenderableType:
     table.add_row("trains", trains(plan.trainable, plan.params, plan.whole))
     table.add_row("rate", rate_text(plan.rate))
     table.add_row("head", head_text(plan.head))
-    table.add_row("keeps", kept_text(recipe.keep_change))
+    table.add_row("keeps", kept_text(plan.keep_change))
     table.add_row("output", printable(recipe.output))
     parts: list[RenderableType] = [table, ""]
     if plan.selection is not None:
@@ -98,17 +98,23 @@ def rate_text(rate: LearningRate) -> str:
 
 
 def head_text(head: HeadFit | None) -> str:
-    """How a new head is fitted before the rest.
+    """How a new head is fitted before the rest, and after.
 
     >>> head_text(HeadFit(names=("head.weight",), steps=60, rate=1e-3))
-    'new, fitted alone first: 60 steps from a rate of 0.001'
+    'new, fitted alone for 60 steps first, from a rate of 0.001'
+    >>> head_text(HeadFit(names=("head.weight",), steps=60, rate=1e-3, last=1))
+    'new, fitted alone for 60 steps first and 1 step last, from a rate of 0.001'
     >>> head_text(None)
-    'none is fitted first'
+    'none is fitted alone'
     """
     if head is None:
-        return "none is fitted first"
-    steps = f"{head.steps:,} step{'' if head.steps == 1 else 's'}"
-    return f"new, fitted alone first: {steps} from a rate of {head.rate:.3g}"
+        return "none is fitted alone"
+    told = [
+        f"{steps:,} step{'' if steps == 1 else 's'} {when}"
+        for steps, when in ((head.steps, "first"), (head.last, "last"))
+        if steps
+    ]
+    return f"new, fitted alone for {' and '.join(told)}, from a rate of {head.rate:.3g}"
 
 
 def kept_text(share: float) -> str:

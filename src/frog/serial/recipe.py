@@ -83,6 +83,7 @@ def recipe_from_yaml(
         learning_rate=rate,
         full_learning_rate=checked.full_learning_rate,
         head_first=checked.head_first,
+        head_last=checked.head_last,
         keep_change=checked.keep_change,
         noise=None if checked.noise is None else _given(checked.noise),
         guards=_guards(checked.guards, lines, known),
@@ -110,7 +111,8 @@ def recipe_to_yaml(recipe: Recipe, made_with: Mapping[str, str] | None = None) -
         "learning_rate": "auto" if recipe.learning_rate is None else recipe.learning_rate,
         "full_learning_rate": recipe.full_learning_rate,
         "head_first": "auto" if recipe.head_first is None else recipe.head_first,
-        "keep_change": recipe.keep_change,
+        "head_last": "auto" if recipe.head_last is None else recipe.head_last,
+        "keep_change": "auto" if recipe.keep_change is None else recipe.keep_change,
         "noise": None if recipe.noise is None else dict(recipe.noise),
         "guards": recipe.guards
         if isinstance(recipe.guards, str)

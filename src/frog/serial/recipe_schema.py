@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from frog.serial.yaml_values import Regex, as_list
-from frog.types.recipes import KEEP_CHANGE
 
 SHARED_DATA = ("train", "validation", "test", "old", "validation_share", "header", "limit")
 """Keys of ``data`` that every task takes."""
@@ -40,6 +39,12 @@ def _as_rate(value: Any) -> Any:
 def _as_steps(value: Any) -> Any:
     if isinstance(value, str) and value != "auto":
         raise ValueError("must be auto or a number of steps (0: none)")
+    return None if value == "auto" else value
+
+
+def _as_part(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("must be auto or a number above 0 and at most 1")
     return None if value == "auto" else value
 
 
@@ -92,6 +97,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 
@@ -245,7 +251,8 @@ class Document(Section):
     learning_rate: Annotated[Positive | None, BeforeValidator(_as_rate)] = None
     full_learning_rate: Positive | None = None
     head_first: Annotated[Natural | None, BeforeValidator(_as_steps)] = None
-    keep_change: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = KEEP_CHANGE
+    head_last: Annotated[Natural | None, BeforeValidator(_as_steps)] = None
+    keep_change: Annotated[Part | None, BeforeValidator(_as_part)] = None
     noise: Annotated[Noise | None, BeforeValidator(_as_noise)] = None
     guards: Annotated[Any, BeforeValidator(_as_guards)] = []
     training: dict[str, Any] = {}

@@ -107,6 +107,11 @@ class Tuner(Attached, Guarded):
         compact = sum(len(x.change) for x in self.compacts)
         return compact + sum(x.numel() for x in self.dense.values())
 
+    @property
+    def whole(self) -> dict[str, nn.Parameter]:
+        """The parameters of ``also=``, by name."""
+        return dict(self.dense)
+
     def plan_steps(self, total: int) -> None:
         """Tell what follows a schedule (noise) how many optimizer steps the run has."""
         if self.noise is not None:
@@ -130,18 +135,21 @@ class Tuner(Attached, Guarded):
         loss: rates.Loss | None = None,
         full: float | None = None,
         cls: rates.Optimizer = torch.optim.AdamW,
+        kept: float = 1.0,
     ) -> Rate:
         """The automatic learning rate: printed, it says why. :meth:`optimizer` then uses it.
 
         ``full`` is the rate of full tuning (a default by kind and size of the model). Without
         ``batches`` it is divided by the budget; with a few, not those that chose the mask, by the
         share of the gradient in the mask. ``loss`` is that of :func:`frog.collect_gradients`; the
-        model is left as it was. In DDP every process must call it.
+        model is left as it was. ``kept`` is the share of the change that :meth:`scale_change` will
+        keep: the rate is divided by it. In DDP every process must call it.
         """
         self._must_be_attached()
+        kept = checked_share(kept, "kept")
         shares = None if batches is None else rates.measure(self, batches, loss)
-        made = rates.rate_of(self, cls, shares, full)
-        self.measured = rates.Measured(shares=shares, full=full)
+        made = rates.rate_of(self, cls, shares, full, kept)
+        self.measured = rates.Measured(shares=shares, full=full, kept=kept)
         return made
 
     def optimizer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -59,6 +59,14 @@ class Attached:
         Needed only for one that is not from ``optimizer()`` and saved before its first step.
         """
         self._followed.meet(optimizer)
+
+    @property
+    def whole(self) -> Mapping[str, nn.Parameter]:
+        """The parameters that train all the time as they are, by name: a new head."""
+        raise NotImplementedError
+
+    def write(self) -> None:
+        """Put what was changed beside the weights into them; nothing to do where they train."""
 
     def scale_change(self, share: float) -> None:
         """Keep ``share`` of the change that was made."""
@@ -137,12 +145,12 @@ def _told(names: Collection[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def checked_share(share: Any) -> float:
+def checked_share(share: Any, word: str = "share") -> float:
     """A share of a change that can be kept, in (0, 1]; UsageError else."""
     number = isinstance(share, int | float) and not isinstance(share, bool)
     if not number or not 0 < share <= 1:
         raise UsageError(
-            f"share must be a number above 0 and at most 1, got {share!r}: 0.6 keeps 60 % of the "
+            f"{word} must be a number above 0 and at most 1, got {share!r}: 0.6 keeps 60 % of the "
             "change; revert() takes all of it back"
         )
     return float(share)

@@ -1,13 +1,14 @@
-"""A new head is fitted on frozen features before the chosen weights move (LP-FT).
+"""A new head is fitted on frozen features: before the chosen weights move (LP-FT), and after.
 
 Kumar et al. 2022, arXiv:2202.10054: a head as it was drawn pulls the features about until it has
-learnt something, and that costs what the model could do before.
+learnt something, and that costs what the model could do before. At the end it is fitted once more
+where only a share of the change is kept: it was trained on features that are no more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,17 +35,20 @@ def fit_head(
 ) -> tuple[float, ...]:
     """Fit the parameters that ``head`` finds, alone, for ``steps`` steps; gives the losses.
 
-    To be called before weights are chosen and a :class:`~frog.Tuner` is made. ``head`` are regular
-    expressions over names of parameters, as ``also=`` of the tuner takes them. AdamW without weight
+    To be called before weights are chosen and a :class:`~frog.Tuner` is made, and again after
+    ``tuner.scale_change``: while a model is tuned, for parameters that train whole (``also=``; of a
+    :class:`~frog.LayerSampler`, those that always train). ``head`` are regular expressions over
+    names of parameters, as ``also=`` of the tuner takes them. AdamW without weight
     decay; ``lr`` falls linearly to zero (``"auto"``: ten times the default of full tuning, as for
     ``also=``). ``batches`` are gone through again where they end before the steps do; ``loss`` is
     that of :func:`frog.collect_gradients`. The model runs in eval mode; all but the head is left
-    exactly as it was, gradients and random numbers included. A head in bfloat16 or float16 is
+    exactly as it was, gradients and random numbers included, also chosen weights, counters, guards
+    and the states of optimizers. A head in bfloat16 or float16 is
     fitted in float32 and rounded. Under DDP every process must be given the same batches.
 
-    Raises :class:`~frog.errors.UsageError` for a model that is being tuned, a pattern that matches
-    nothing, no batches, a loss that is not finite or that the head takes no part in; the head is
-    then as it was.
+    Raises :class:`~frog.errors.UsageError` for a parameter that a tuner chose weights of, freezes
+    or trains by turns, a pattern that matches nothing, no batches, a loss that is not finite or
+    that the head takes no part in; the head is then as it was.
 
     >>> import torch, frog
     >>> _ = torch.manual_seed(0)
@@ -63,12 +67,9 @@ def fit_head(
     refuse_one_batch(batches)
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module  # it would average gradients that are the same
-    if any(holder_of(module) is not None for module in model.modules()):
-        raise UsageError(
-            "this model is being tuned: fit the head before the Tuner is made, or keep() or "
-            "revert() it first"
-        )
-    fitted = _parameters(model, head)
+    named = _parameters(model, head)
+    _must_train_whole(model, named)
+    fitted = list(named.values())
     rate = _rate(model, lr)
     start = [x.detach().clone() for x in fitted]
     losses: list[float] = []
@@ -110,8 +111,8 @@ def _fitting(
         yield float(value.detach())
 
 
-def _parameters(model: nn.Module, head: Sequence[str]) -> list[nn.Parameter]:
-    """The parameters of the head."""
+def _parameters(model: nn.Module, head: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The parameters of the head, by name."""
     found = matching(model, head, "head")
     if not found:
         raise UsageError("head= must name at least one parameter, got none")
@@ -121,7 +122,19 @@ def _parameters(model: nn.Module, head: Sequence[str]) -> list[nn.Parameter]:
                 f"{name} must be a floating-point parameter with data to be fitted, got "
                 f"{parameter.dtype} on {parameter.device}: load the model unquantised"
             )
-    return list(found.values())
+    return found
+
+
+def _must_train_whole(model: nn.Module, fitted: Mapping[str, nn.Parameter]) -> None:
+    """UsageError for what a tuner could not take back, or tell of in its delta."""
+    tuners = [x for x in (holder_of(module) for module in model.modules()) if x is not None]
+    whole = {id(parameter) for tuner in tuners for parameter in tuner.whole.values()}
+    for name, parameter in fitted.items():
+        if tuners and id(parameter) not in whole:
+            raise UsageError(
+                f"{name} must train whole (also=) to be fitted alone while the model is tuned: fit "
+                "the head before the Tuner is made, or keep() or revert() it first"
+            )
 
 
 def _rate(model: nn.Module, lr: float | str) -> float:

@@ -15,7 +15,9 @@ class Rate:
     falls into the mask, over ``batches`` batches, and ``chance`` that of a random mask of the same
     counts; both None where nothing was measured. ``cap`` is the largest rate that is given
     (infinite where the optimizer's step has no bound), ``also`` the rate of parameters that train
-    whole. ``lr = min(full / (share or budget), cap)``.
+    whole. ``kept`` is the share of the change that will be kept at the end
+    (:meth:`frog.Tuner.scale_change`). ``lr = min(full / (share or budget), cap) / kept``: a step
+    may be as much larger as less of it stays.
     """
 
     lr: float
@@ -29,18 +31,22 @@ class Rate:
     batches: int = 0
     cap: float = float("inf")
     also: float = 0.0
+    kept: float = 1.0
     notes: tuple[str, ...] = ()
 
     @property
     def capped(self) -> bool:
         """Whether the cap, not the share, decided."""
-        return self.lr == self.cap
+        return self.lr == self.cap / self.kept
 
     @property
     def reason(self) -> str:
         """One or two lines: how the rate came about, and the share of the mask beside chance."""
         if self.budget == 1.0 and self.share is None:
-            return f"lr {self.lr:.3g} for {self.optimizer}: that of full tuning ({self.origin})"
+            full = f"that of full tuning ({self.origin})"
+            if self.kept < 1:
+                full = f"{self.full:.3g}, {full}{self._over_kept}"
+            return f"lr {self.lr:.3g} for {self.optimizer}: {full}"
         by = self.budget if self.share is None else self.share
         what = "of the weights train" if self.share is None else "of the gradient in the mask"
         first = (
@@ -49,6 +55,7 @@ class Rate:
         )
         if self.capped:
             first += f", capped from {self.full / by:.3g}: a step is at most the RMS of W"
+        first += self._over_kept
         lines = [first]
         if self.share is not None and self.chance is not None:
             ratio = self.share / self.chance if self.chance > 0 else float("inf")
@@ -57,6 +64,10 @@ class Rate:
                 f"{self.chance:.3%} (x {ratio:.2f}), over {self.batches} batches"
             )
         return "\n".join([*lines, *self.notes])
+
+    @property
+    def _over_kept(self) -> str:
+        return f" / {self.kept:g} (share of the change that is kept)" if self.kept < 1 else ""
 
     def __str__(self) -> str:
         return self.reason

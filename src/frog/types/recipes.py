@@ -13,9 +13,9 @@ from frog.types.spectra import NAN
 MODES = ("select", "layers")
 """Ways to train: chosen weights all the time, or whole layers that are drawn by turns."""
 
-
-KEEP_CHANGE = 1.0
-"""Share of the change of the tuned weights that a recipe keeps at the end, if it does not say."""
+KEEP_CHANGE = 0.6
+"""Share of the change of the tuned weights that a recipe keeps at the end, where it does not say
+and a new head was fitted first; where none was, all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +113,12 @@ class Recipe:
 
     Paths are absolute. ``train_also`` is None for the parameters that are new to the model (the
     head of a new task), ``learning_rate`` None for ``auto``; ``head_first`` is the number of steps
-    for which a new head is fitted before anything else moves, None for ``auto``; ``keep_change``
-    the share of the change of the tuned weights that is kept at the end. ``noise`` and ``layers``
-    hold the settings that were given, ``noise`` is None for none; ``guards`` is ``auto``, or
-    guards in order. ``training`` are fields of transformers' ``TrainingArguments``, as given;
-    ``compare`` says whether the result is measured beside the model before. ``lines`` says where
-    each key stood, for messages.
+    for which a new head is fitted before anything else moves, ``head_last`` for which it is fitted
+    at the end, ``keep_change`` the share of the change of the tuned weights that is kept: each None
+    for ``auto``. ``noise`` and ``layers`` hold the settings that were given, ``noise`` is None for
+    none; ``guards`` is ``auto``, or guards in order. ``training`` are fields of transformers'
+    ``TrainingArguments``, as given; ``compare`` says whether the result is measured beside the
+    model before. ``lines`` says where each key stood, for messages.
     """
 
     origin: str
@@ -133,7 +133,8 @@ class Recipe:
     learning_rate: float | None = None
     full_learning_rate: float | None = None
     head_first: int | None = None
-    keep_change: float = KEEP_CHANGE
+    head_last: int | None = None
+    keep_change: float | None = None
     noise: Mapping[str, Any] | None = None
     guards: tuple[GuardSpec, ...] | str = ()
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -170,11 +171,13 @@ class LearningRate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadFit:
-    """How a new head is fitted before anything else moves: which parameters, how long, how fast."""
+    """How a new head is fitted alone: which parameters, how many steps before anything else moves
+    and how many at the end, how fast."""
 
     names: tuple[str, ...]
     steps: int
     rate: float
+    last: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +208,8 @@ class MemoryEstimate:
 class TunePlan:
     """What a run would do, as ``frog tune --dry-run`` shows it; nothing was written.
 
-    ``head`` is None where no head is fitted before.
+    ``head`` is None where no head is fitted alone; ``keep_change`` is the share of the change that
+    would be kept.
     """
 
     recipe: Recipe
@@ -222,6 +226,7 @@ class TunePlan:
     steps: int
     batch: int
     head: HeadFit | None = None
+    keep_change: float = 1.0
     notes: tuple[str, ...] = ()
 
 
@@ -237,7 +242,7 @@ class TuneResult:
     latter of this process on all cores; ``memory`` is the peak while training in bytes: allocated
     on the GPU where ``device`` names one, else resident in the whole process; NaN where the system
     does not tell. ``delta_bytes`` is the size of the file of what changed. ``head`` says how a new
-    head was fitted before, ``keep_change`` the share of the change that was kept.
+    head was fitted alone, ``keep_change`` the share of the change that was kept.
     """
 
     output: str

@@ -54,6 +54,7 @@ class Measured:
 
     shares: Shares | None = None
     full: float | None = None
+    kept: float = 1.0
     used: Rate | None = None
 
 
@@ -104,7 +105,9 @@ def measure(tuner: Tuner, batches: Iterable[Any], loss: Loss | None) -> Shares:
     return Shares(whole=whole, inside=inside, chance=chance, batches=int(count))
 
 
-def rate_of(tuner: Tuner, cls: Optimizer, shares: Shares | None, full: float | None) -> Rate:
+def rate_of(
+    tuner: Tuner, cls: Optimizer, shares: Shares | None, full: float | None, kept: float = 1.0
+) -> Rate:
     """The rate for an optimizer class, from what was measured and told, else from the defaults."""
     if full is not None and not (math.isfinite(full) and full > 0):
         raise UsageError(f"full must be a rate above 0, that of full tuning, got {full!r}")
@@ -118,7 +121,7 @@ def rate_of(tuner: Tuner, cls: Optimizer, shares: Shares | None, full: float | N
         chance = shares.chance[side] / shares.whole[side]
     cap, notes = _cap(tuner, family, shares)
     return Rate(
-        lr=min(told[0] / (share or budget), cap),
+        lr=min(told[0] / (share or budget), cap) / kept,
         full=told[0],
         origin=told[1],
         optimizer=name,
@@ -129,6 +132,7 @@ def rate_of(tuner: Tuner, cls: Optimizer, shares: Shares | None, full: float | N
         batches=0 if shares is None else shares.batches,
         cap=cap,
         also=ALSO * told[0],
+        kept=kept,
         notes=notes,
     )
 
@@ -142,7 +146,7 @@ def groups(
     if isinstance(lr, str):
         if lr != "auto":
             raise UsageError(f"lr must be a number or 'auto', got {lr!r}")
-        known.used = rate_of(tuner, cls, known.shares, known.full)
+        known.used = rate_of(tuner, cls, known.shares, known.full, known.kept)
         lr, also_lr = known.used.lr, known.used.also if also_lr is None else also_lr
     rates: dict[float, list[nn.Parameter]] = {}
     for compact in tuner.compacts:

@@ -86,6 +86,11 @@ class Sampler(Attached):
         return always + sum(self._units[name].count for name in self._active)
 
     @property
+    def whole(self) -> dict[str, nn.Parameter]:
+        """The parameters that always train, by name."""
+        return dict(self.division.always)
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of the copies, on the CPU, that reverting and deltas need."""
         return sum(x.numel() * x.element_size() for x in self._start.values())
@@ -147,11 +152,18 @@ class Sampler(Attached):
         *,
         full: float | None = None,
         cls: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+        kept: float = 1.0,
     ) -> Rate:
-        """The learning rate of ``lr="auto"``: ``full``, else the default of full tuning."""
+        """The learning rate of ``lr="auto"``: ``full``, else the default of full tuning.
+
+        ``kept`` is the share of the change that :meth:`scale_change` will keep: the rate of what
+        trains by turns is divided by it, ``also`` is not.
+        """
+        kept = checked_share(kept, "kept")
         family, name = family_of(cls, told=full is not None)
         value, origin = (full, "given") if full is not None else full_rate(self.model, family)
-        return Rate(lr=value, full=value, origin=origin, optimizer=name, budget=1.0, also=value)
+        return Rate(lr=value / kept, full=value, origin=origin, optimizer=name, budget=1.0,
+                    also=value, kept=kept)  # fmt: skip
 
     def callback(self) -> Any:
         """For transformers' Trainer: logs what trains. Training is the same without it."""

@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import frog
 from frog.compression.checkpoints import (
     FORMATS,
     write_checkpoint,
@@ -21,6 +23,7 @@ from frog.compression.curves import Bits, Sparsity
 from frog.compression.formats import CheckpointFormat
 from frog.errors import FrogError, MissingPackage, ModelError, UnsupportedFormat, UsageError
 from frog.numerics.rounding import Rounding, round_to_nearest, rounded_values
+from frog.types.reports import Settings
 
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 pytest.importorskip("torchao", reason="needs torchao: pip install 'frog[compress]'")
@@ -108,6 +111,35 @@ def test_reloaded_weights_and_outputs_are_those_of_fake_quantisation(
     for name, weight in weights(expected).items():
         assert torch.equal(found[name], weight), name
     assert written.difference == 0 and written.path == tmp_path / "out"
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["one file", "shards"])
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_written_folder_measures_as_the_rounded_model(
+    format: str, shards: bool, tmp_path: Path
+) -> None:
+    model = llama()
+    levels = levels_of(model)
+    size = "40KB" if shards else "1GB"
+    WRITERS[format](saved(model, tmp_path / "m", max_shard_size=size), levels, tmp_path / "out")
+    plain = saved(fake(llama(), levels), tmp_path / "plain")
+    expected = {x.name: x for x in frog.inspect(plain).matrices}
+    found = {x.name: x for x in frog.inspect(tmp_path / "out").matrices}
+    assert found.keys() == expected.keys() and set(levels) <= found.keys()
+    for name, matrix in expected.items():
+        assert np.array_equal(found[name].loader.load(), matrix.loader.load()), name
+    settings = Settings(min_evals=10, bootstrap=20)
+    reports = [frog.analyze(folder, settings) for folder in (plain, tmp_path / "out")]
+    layers, again = ({x.name: x for x in report.layers} for report in reports)
+    assert layers.keys() == again.keys()
+    fitted = 0
+    for name, layer in layers.items():
+        assert again[name].skipped == layer.skipped
+        np.testing.assert_equal(dict(again[name].values), dict(layer.values), err_msg=name)
+        assert again[name].role == layer.role and again[name].verdicts == layer.verdicts
+        fitted += name in levels and layer.values["alpha"] > 0
+    assert fitted == len(levels)
+    np.testing.assert_equal(dict(reports[1].summary), dict(reports[0].summary))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

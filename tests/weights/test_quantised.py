@@ -51,17 +51,15 @@ def values(tensor):
 
 
 def words(codes, bits):
-    """Rows of unsigned codes -> rows of 32-bit words, lowest bits first, the last one padded."""
-    per = 32 // bits
+    """Rows of unsigned codes -> rows of 32-bit words, lowest bits first, the last one padded.
+
+    Each row is one long number, cut into words: codes have no gaps between them.
+    """
     rows = []
     for row in codes:
-        padded = [*row, *([0] * (-len(row) % per))]
-        rows.append(
-            [
-                sum(int(c) << (bits * i) for i, c in enumerate(padded[at : at + per]))
-                for at in range(0, len(padded), per)
-            ]
-        )
+        number = sum(int(c) << (bits * i) for i, c in enumerate(row))
+        count = -(-len(row) * bits // 32)
+        rows.append([number >> (32 * i) & 0xFFFFFFFF for i in range(count)])
     return np.array(rows, np.uint32).view(np.int32)
 
 
@@ -294,7 +292,7 @@ def test_awq(tmp_path):
     assert all(x.unsupported for x in other.tensors)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("order", [False, True])
@@ -315,11 +313,117 @@ def test_compressed_tensors(tmp_path, bits, zeros, groups, order):
         tensors["a.weight_zero_point"] = words((zero + half).T, bits).T.copy()
     if order:
         tensors["a.weight_g_idx"] = group.astype(np.int32)
-    settings = {"config_groups": {"group_0": {"weights": {"num_bits": bits}}}}
+    settings = {"config_groups": {"group_0": {"weights": {"num_bits": bits}}}, "version": "0.20.0"}
     tensor = only(tensors, tmp_path, settings)
     assert (tensor.name, tensor.shape, tensor.dtype) == ("a.weight", (5, 36), f"int{bits}")
     expected = (code - zero[:, group]) * scale.float().numpy()[:, group]
     np.testing.assert_allclose(values(tensor), expected, rtol=1e-6)
+
+
+def packed_group(bits, inputs, count=None):
+    """Codes of 0 at that width; ``count`` words a row where not as many as without gaps."""
+    count = count or -(-inputs * bits // 32)
+    return {
+        "a.weight_packed": torch.zeros(4, count, dtype=torch.int32),
+        "a.weight_scale": torch.ones(4, 1),
+        "a.weight_shape": torch.tensor([4, inputs]),
+    }
+
+
+def config_group(bits, *targets):
+    return {"targets": list(targets), "weights": {"num_bits": bits}}
+
+
+def test_the_width_is_that_of_the_module(tmp_path):
+    # 8 inputs take one word at 3 bits and at 4.
+    groups = {"x": config_group(3, "a"), "y": config_group(4, "b")}
+    tensor = only(packed_group(3, 8), tmp_path, {"config_groups": groups})
+    assert tensor.dtype == "int3"
+    np.testing.assert_array_equal(values(tensor), np.full((4, 8), -4))
+    groups["x"] = config_group(3, "Linear")
+    refused = listed(packed_group(3, 8), tmp_path, {"config_groups": groups}).tensors
+    why = {x.name: x.unsupported or "" for x in refused}
+    assert all(why.values())
+    assert "use the checkpoint it was made from" in why["a.weight_packed"]
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6, 7])
+def test_codes_with_gaps_of_older_versions_are_never_read_as_if_without(tmp_path, bits):
+    held = 32 // bits
+    settings = {"config_groups": {"x": config_group(bits, "Linear"), "y": config_group(8, "b")}}
+    for inputs in (1, 4, 5, 6, 7, 10, 11, 16, 31, 32, 33, 40, 64, 99):
+        gaps, dense = -(-inputs // held), -(-inputs * bits // 32)
+        old = listed(packed_group(bits, inputs, gaps), tmp_path, settings).tensors
+        if inputs > held:  # in the first word both lie alike
+            assert all(x.unsupported for x in old), inputs
+        elif -(-inputs * 8 // 32) != gaps:
+            assert old[0].dtype == f"int{bits}", inputs
+        alone = {"config_groups": {"x": settings["config_groups"]["x"]}}
+        for version, known in (("0.20.0", True), ("0.16.0", False), (None, False)):
+            found = listed(packed_group(bits, inputs), tmp_path, {**alone, "version": version})
+            read = all(x.unsupported is None for x in found.tensors)
+            assert read == (known or inputs <= held or gaps != dense), (inputs, version)
+
+
+@pytest.mark.parametrize(
+    "groups", [7, {"x": 7}, {"x": {"weights": {"num_bits": [4]}, "targets": 7}}]
+)
+def test_a_config_without_widths_leaves_those_that_divide_a_word(tmp_path, groups):
+    assert only(packed_group(4, 64), tmp_path, {"config_groups": groups}).dtype == "int4"
+    odd = listed(packed_group(3, 64), tmp_path, {"config_groups": groups}).tensors
+    assert all(x.unsupported for x in odd)
+
+
+@pytest.mark.parametrize("scale_type", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_torchao_integers(tmp_path, groups, scale_type):
+    code = rng.integers(-8, 8, size=(5, 36))
+    zero = rng.integers(-8, 8, size=(5, groups))
+    scale = torch.from_numpy(rng.uniform(0.01, 0.1, size=(5, groups))).to(scale_type)
+    tensors = {
+        "a._weight_qdata": code.astype(np.int8),
+        "a._weight_scale": scale,
+        "a._weight_zero_point": zero.astype(np.int8),
+    }
+    tensor = only(tensors, tmp_path)
+    assert (tensor.name, tensor.shape, tensor.dtype) == ("a.weight", (5, 36), "int8")
+    group = np.repeat(np.arange(groups), 36 // groups)
+    expected = (code - zero[:, group]).astype(np.float32) * scale.float().numpy()[:, group]
+    np.testing.assert_array_equal(values(tensor), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"a._weight_qdata": torch.zeros(4, 8, dtype=torch.uint8)},
+        {"a._weight_qdata": torch.zeros(4, 8).to(torch.float8_e4m3fn)},
+        {"a._weight_qdata": torch.zeros(2, 2, 8, dtype=torch.int8)},
+        {"a._weight_zero_point": None},
+        {"a._weight_zero_point": torch.zeros(4, 1, dtype=torch.int8)},
+        {"a._weight_scale": torch.ones(4, 3), "a._weight_zero_point": torch.zeros(4, 3).char()},
+        {"a._weight_scale": torch.ones(2, 4), "a._weight_zero_point": torch.zeros(2, 4).char()},
+        {"a._weight_scale": torch.ones(4), "a._weight_zero_point": torch.zeros(4).char()},
+        {"a._weight_zero_point": torch.zeros(4, 2)},
+        {"a._weight_act_pre_scale": torch.ones(8)},
+        {
+            "a._weight_qdata": torch.zeros(4, 8, dtype=torch.int32),
+            "a._weight_scale": None,
+            "a._weight_zero_point": None,
+            "a._weight_scale_and_zero": torch.ones(2, 4, 2),
+        },
+    ],
+)
+def test_other_tensors_of_torchao_are_refused_whole(change):
+    whole = {
+        "a._weight_qdata": torch.zeros(4, 8, dtype=torch.int8),
+        "a._weight_scale": torch.ones(4, 2),
+        "a._weight_zero_point": torch.zeros(4, 2, dtype=torch.int8),
+    }
+    tensors = {name: x for name, x in {**whole, **change}.items() if x is not None}
+    made = catalogue(listed(tensors))
+    assert not made.matrices
+    assert {x.rule for x in made.skipped} == {"0 unsupported"}
+    assert all(x.reason for x in made.skipped)
 
 
 @pytest.mark.parametrize("kind", ["compressed-tensors", "ModelOpt", "mxfp4"])

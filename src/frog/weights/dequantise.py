@@ -72,10 +72,27 @@ def scale_blocks(
 
 
 def unpack_words(words: np.ndarray, bits: int) -> np.ndarray:
-    """(..., p) 32-bit words -> (..., p * 32 / bits) unsigned codes, lowest bits first."""
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    codes = (words.astype(np.uint32)[..., None] >> shifts) & np.uint32((1 << bits) - 1)
-    return codes.astype(np.uint8).reshape(*words.shape[:-1], -1)
+    """(..., p) 32-bit words -> (..., p * 32 // bits) unsigned codes, lowest bits first.
+
+    Codes lie without gaps: where ``bits`` does not divide 32, some begin in one word and end in
+    the next.
+
+    >>> unpack_words(np.array([0b101_001_011]), 3)[:3].tolist()
+    [3, 1, 5]
+    """
+    common = math.gcd(bits, 32)
+    period, count = bits // common, 32 // common  # words after which codes begin a word again
+    lead, length = words.shape[:-1], words.shape[-1]
+    rest = [(0, 0)] * len(lead) + [(0, -length % period)]
+    runs = np.pad(words.astype(np.uint32), rest).reshape(*lead, -1, period)
+    codes = np.empty((*runs.shape[:-1], count), np.uint8)
+    for i in range(count):
+        word, start = divmod(i * bits, 32)
+        code = runs[..., word] >> np.uint32(start)
+        if start + bits > 32:
+            code |= runs[..., word + 1] << np.uint32(32 - start)
+        codes[..., i] = code & np.uint32((1 << bits) - 1)
+    return codes.reshape(*lead, -1)[..., : length * 32 // bits]
 
 
 def mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -154,8 +171,9 @@ def packed_integers(
 ) -> np.ndarray:
     """compressed-tensors: words (m, n / p), zeros (m / p, g), scale (m, g) -> (m, n) float32.
 
-    ``group`` (n,) is the group of each input. Signed codes are stored plus 2**(bits - 1), those
-    of weights along the inputs, those of zeros along the outputs, the last word padded.
+    p is 32 / ``bits``, ``group`` (n,) the group of each input. Signed codes are stored plus
+    2**(bits - 1), those of weights along the inputs, those of zeros along the outputs, the last
+    word padded.
     """
     m, groups = scale.shape
     code_mn = unpack_words(words, bits)[:, : group.size].astype(np.float32)
@@ -164,6 +182,13 @@ def packed_integers(
     if zeros is not None:
         zero_mg = unpack_words(zeros.T, bits)[:, :m].T.astype(np.float32)
     return _grouped(code_mn, scale, zero_mg, group)
+
+
+def grouped_integers(codes: np.ndarray, zeros: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """torchao: signed codes (m, n), zeros (m, g) and scale (m, g) -> (m, n) float32."""
+    n, groups = codes.shape[1], scale.shape[1]
+    group = np.arange(n) // (n // groups)
+    return _grouped(codes.astype(np.float32), scale, zeros.astype(np.float32), group)
 
 
 def _grouped(

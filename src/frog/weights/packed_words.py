@@ -1,4 +1,4 @@
-"""Packed formats whose codes lie in 32-bit words, and those that are only recognised.
+"""Packed formats of integers in groups, most in 32-bit words, and those only recognised.
 
 Rules as in :mod:`frog.weights.packed_bytes`.
 """
@@ -6,7 +6,7 @@ Rules as in :mod:`frog.weights.packed_bytes`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from frog.weights.stored import StoredTensor
 
 _SCALES = re.compile(r"(.*_)?(scales?|zeros?|zero_points?|codebooks?|biases|absmax|s)")
 """Last names of what accompanies codes of any kind."""
+
+_TORCHAO = (
+    "scale", "zero_point", "scale_and_zero", "act_pre_scale", "act_quant_scale",
+    "act_quant_zero_point", "per_tensor_scale", "act_per_tensor_scale",
+)  # fmt: skip
+"""What accompanies codes of torchao's classes."""
+
+_ORIGIN = "use the checkpoint it was made from"
 
 
 def gptq_or_awq(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | None:
@@ -70,7 +78,7 @@ def _gptq(
 
 
 def compressed_tensors(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | None:
-    """compressed-tensors "pack-quantized", 2, 4 or 8 bits, with or without zeros."""
+    """compressed-tensors "pack-quantized", 1 to 8 bits without gaps, with or without zeros."""
     name = tensor.name.removesuffix("_packed")
     parts = ("scale", "shape", "zero_point", "g_idx", "global_scale")
     at = {p: names[f"{name}_{p}"] for p in parts if f"{name}_{p}" in names}
@@ -83,10 +91,12 @@ def compressed_tensors(tensor: StoredTensor, names: Names, settings: Settings) -
     if not integers or logical is None or logical.params != 2 or "global_scale" in at:
         return refuse(tensor, used, format, "only pack-quantized integers are supported")
     m, n = (int(x) for x in logical.codes().ravel())
-    fitting = [b for b in _config_bits(settings) if -(-n * b // 32) == tensor.shape[1]]
+    named = _config_bits(settings, name.rpartition(".")[0])
+    fitting = _fitting(named, n, tensor.shape[1], dense=_is_dense(settings))
     groups = scale.shape[1] if scale and len(scale.shape) == 2 and scale.shape[0] == m else 0
     if len(fitting) != 1 or not groups or n % groups or m < 1 or tensor.shape[0] != m:
-        return refuse(tensor, used, format, "its shapes are not those of 2, 4 or 8 bits")
+        why = "its shapes do not tell one width of 1 to 8 bits without gaps between codes"
+        return refuse(tensor, used, format, f"{why}; {_ORIGIN}")
     bits = fitting[0]
     if order is not None and order.params != n:
         return refuse(tensor, used, format, f"g_idx has {order.params} entries for {n} inputs")
@@ -102,16 +112,76 @@ def compressed_tensors(tensor: StoredTensor, names: Names, settings: Settings) -
     return fold(tensor, name, (m, n), f"int{bits}", used, format, unpack)
 
 
-def _config_bits(settings: Settings) -> list[int]:
-    """The widths of weights that a compressed-tensors config names, else all that fit a word."""
+def _config_bits(settings: Settings, module: str) -> list[int]:
+    """The width that the config gives for the module by name, else all that it gives at all.
+
+    Without any, those that divide a word.
+    """
     groups = settings.get("config_groups")
-    weights = (
-        [g.get("weights") for g in groups.values() if isinstance(g, Mapping)]
-        if (isinstance(groups, Mapping))
-        else []
-    )
-    named = {w.get("num_bits") for w in weights if isinstance(w, Mapping)}
-    return [b for b in (2, 4, 8) if not named or b in named]
+    named: list[int] = []
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        bits = weights.get("num_bits") if isinstance(weights, Mapping) else None
+        if not isinstance(bits, int) or not 1 <= bits <= 8:
+            continue
+        targets = group.get("targets")
+        if isinstance(targets, list) and module in targets:
+            return [bits]
+        named.append(bits)
+    return sorted(set(named)) or [2, 4, 8]
+
+
+def _is_dense(settings: Settings) -> bool:
+    """Whether the version that wrote the file is known to leave no gaps between codes."""
+    found = re.match(r"(\d+)\.(\d+)", str(settings.get("version")))
+    return found is not None and (int(found[1]), int(found[2])) >= (0, 20)
+
+
+def _fitting(widths: Sequence[int], inputs: int, words: int, *, dense: bool) -> list[int]:
+    """The widths at which a row of codes without gaps takes that many words.
+
+    Older versions began each word with a new code, so that 3, 5, 6 and 7 bits left gaps. None
+    fits where ``dense`` is not known and such a row would take as many words.
+    """
+
+    def gaps(bits: int) -> bool:
+        held = 32 // bits
+        return 32 % bits != 0 and inputs > held and -(-inputs // held) == words
+
+    if not dense and any(map(gaps, widths)):
+        return []
+    return [bits for bits in widths if -(-inputs * bits // 32) == words]
+
+
+def torchao(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | None:
+    """torchao's integers in a byte each with a scale and a zero point per group of inputs.
+
+    ``IntxUnpackedToInt8Tensor`` at any width. The values of its other classes are refused.
+    """
+    del settings
+    found = re.fullmatch(r"(.*\.)?_(\w+)_qdata", tensor.name)
+    if found is None:
+        return None
+    module, last = found[1] or "", found[2]
+    prefix = f"{module}_{last}_"
+    used = tuple(prefix + x for x in _TORCHAO if prefix + x in names)
+    scale, zeros = names.get(prefix + "scale"), names.get(prefix + "zero_point")
+    if not used:
+        return None
+    plain = scale is not None and zeros is not None and len(used) == 2 and not scale.unsupported
+    if not plain or (tensor.dtype, zeros.dtype) != ("int8", "int8") or len(tensor.shape) != 2:
+        why = "only integers in a byte each with scales and zero points are supported"
+        return refuse(tensor, used, "torchao", f"{why}; {_ORIGIN}")
+    m, n = tensor.shape
+    groups = scale.shape[1] if len(scale.shape) == 2 and scale.shape[0] == m else 0
+    if not groups or n % groups or zeros.shape != scale.shape:
+        why = f"scales of shape {scale.shape} and zeros of {zeros.shape} do not fit {(m, n)}"
+        return refuse(tensor, used, "torchao", why)
+
+    def unpack(part: int | slice) -> np.ndarray:
+        return dequantise.grouped_integers(tensor.codes(), zeros.codes(), floats(scale))[part]
+
+    return fold(tensor, module + last, (m, n), "int8", used, "torchao", unpack)
 
 
 def mlx(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | None:

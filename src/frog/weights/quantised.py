@@ -14,7 +14,8 @@ bitsandbytes 8 bit            M.weight, M.SCB                                   
 bitsandbytes 4 bit            X, X.absmax, X.quant_map, X.quant_state.*            nf4, fp4
 MXFP4                         X_blocks, X_scales                                   mxfp4
 GPTQ, AWQ                     M.qweight, M.qzeros, M.scales, M.g_idx               int4, ...
-compressed-tensors            X_packed, X_scale, X_shape                           int4, int8
+compressed-tensors            X_packed, X_scale, X_shape                           int1 to int8
+torchao                       M._X_qdata, M._X_scale, M._X_zero_point              int8
 NVFP4                         X_packed, X_scale, X_global_scale; X, X_scale,       nvfp4
                               X_scale_2
 ============================  ===================================================  ===========
@@ -38,6 +39,7 @@ _RULES = (
     packed_bytes.nvfp4,
     packed_words.gptq_or_awq,
     packed_words.compressed_tensors,
+    packed_words.torchao,
     packed_words.mlx,
 )
 

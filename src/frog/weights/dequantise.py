@@ -84,7 +84,8 @@ def unpack_words(words: np.ndarray, bits: int) -> np.ndarray:
     period, count = bits // common, 32 // common  # words after which codes begin a word again
     lead, length = words.shape[:-1], words.shape[-1]
     rest = [(0, 0)] * len(lead) + [(0, -length % period)]
-    runs = np.pad(words.astype(np.uint32), rest).reshape(*lead, -1, period)
+    padded = np.pad(words.astype(np.uint32), rest)
+    runs = padded.reshape(*lead, padded.shape[-1] // period, period)
     codes = np.empty((*runs.shape[:-1], count), np.uint8)
     for i in range(count):
         word, start = divmod(i * bits, 32)
@@ -92,7 +93,7 @@ def unpack_words(words: np.ndarray, bits: int) -> np.ndarray:
         if start + bits > 32:
             code |= runs[..., word + 1] << np.uint32(32 - start)
         codes[..., i] = code & np.uint32((1 << bits) - 1)
-    return codes.reshape(*lead, -1)[..., : length * 32 // bits]
+    return codes.reshape(*lead, runs.shape[-2] * count)[..., : length * 32 // bits]
 
 
 def mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -168,15 +168,16 @@ def torchao(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | 
     scale, zeros = names.get(prefix + "scale"), names.get(prefix + "zero_point")
     if not used:
         return None
-    plain = scale is not None and zeros is not None and len(used) == 2 and not scale.unsupported
-    if not plain or (tensor.dtype, zeros.dtype) != ("int8", "int8") or len(tensor.shape) != 2:
-        why = "only integers in a byte each with scales and zero points are supported"
-        return refuse(tensor, used, "torchao", f"{why}; {_ORIGIN}")
+    only = f"only integers in a byte each with scales and zero points are supported; {_ORIGIN}"
+    if scale is None or zeros is None or len(used) != 2 or scale.unsupported:
+        return refuse(tensor, used, "torchao", only)
+    if (tensor.dtype, zeros.dtype) != ("int8", "int8") or len(tensor.shape) != 2:
+        return refuse(tensor, used, "torchao", only)
     m, n = tensor.shape
     groups = scale.shape[1] if len(scale.shape) == 2 and scale.shape[0] == m else 0
     if not groups or n % groups or zeros.shape != scale.shape:
         why = f"scales of shape {scale.shape} and zeros of {zeros.shape} do not fit {(m, n)}"
-        return refuse(tensor, used, "torchao", why)
+        return refuse(tensor, used, "torchao", f"{why}; {_ORIGIN}")
 
     def unpack(part: int | slice) -> np.ndarray:
         return dequantise.grouped_integers(tensor.codes(), zeros.codes(), floats(scale))[part]
@@ -191,7 +192,7 @@ def mlx(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | None
     used = tuple(module + p for p in ("scales", "biases") if module + p in names)
     if module == tensor.name or tensor.dtype != "uint32" or not used:
         return None
-    return refuse(tensor, used, "MLX affine", "use the checkpoint it was made from")
+    return refuse(tensor, used, "MLX affine", _ORIGIN)
 
 
 def unknown(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | None:
@@ -206,4 +207,8 @@ def unknown(tensor: StoredTensor, names: Names, settings: Settings) -> Folded | 
         for name, x in names.items()
         if name.startswith(module) and x is not tensor and _SCALES.fullmatch(name[len(module) :])
     )
-    return refuse(tensor, used, "integer codes", "of a format that is not known") if used else None
+    return (
+        refuse(tensor, used, "integer codes", f"of a format that is not known; {_ORIGIN}")
+        if used
+        else None
+    )

@@ -12,6 +12,7 @@ import benchmarks.tuning.methods  # noqa: F401 - registers the methods
 from benchmarks.tuning.ideas.scaled import Scaled
 from benchmarks.tuning.ideas.self_fisher import output_fisher
 from benchmarks.tuning.method import METHODS, Attached, Method, freeze
+from benchmarks.tuning.methods.full import norm_parameters
 from benchmarks.tuning.train import Run, train
 from tests.tuning_bench.encoders import RATE, SHARE, TOYS, state
 

@@ -2,6 +2,7 @@
 
 from benchmarks.tuning.methods import (
     adapters,
+    by_loss,
     columns,
     default,
     even_steps,
@@ -16,6 +17,7 @@ from benchmarks.tuning.methods import (
 
 __all__ = [
     "adapters",
+    "by_loss",
     "columns",
     "default",
     "even_steps",

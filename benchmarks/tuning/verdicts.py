@@ -303,6 +303,21 @@ def plain(v: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def as_json(value: Any) -> str:
+    """JSON that every reader takes: infinite numbers as text, those that are none as null."""
+
+    def finite(x: Any) -> Any:
+        if isinstance(x, Mapping):
+            return {key: finite(inner) for key, inner in x.items()}
+        if isinstance(x, list | tuple):
+            return [finite(inner) for inner in x]
+        if not isinstance(x, float) or math.isfinite(x):
+            return x
+        return None if math.isnan(x) else str(x)
+
+    return json.dumps(finite(value), indent=1, allow_nan=False)
+
+
 def common_seeds(
     there: Records, cells: Sequence[Cell], controls: Sequence[str] = ()
 ) -> dict[str, list[int]]:
@@ -343,8 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     verdicts = corrected(verdicts, plan["comparators"])
     records.write(packed / "final.md", report(verdicts, plan, given.draws))
-    text = json.dumps([plain(v) for v in verdicts], indent=1).replace("Infinity", '"inf"')
-    records.write(packed / "final.json", text.replace("NaN", "null") + "\n")
+    records.write(packed / "final.json", as_json([plain(v) for v in verdicts]) + "\n")
     print(packed / "final.md")
     return 0
 

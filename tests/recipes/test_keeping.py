@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.optim import AdamW
 
 import frog
 from frog.api import Watch, preview, read_recipe
@@ -122,12 +123,13 @@ def test_auto_in_every_combination(
         )
         if (not new and (first == 3 or last == 4)) or (new and not whole and last == 4):
             with pytest.raises(UsageError, match=r"head_(first|last): must be 0 or auto where"):
-                at_the_end(head_fit(recipe, prepared, torch.optim.AdamW), recipe, trainer)
+                at_the_end(head_fit(recipe, prepared, AdamW), recipe, prepared, trainer)
             continue
-        head, kept = at_the_end(head_fit(recipe, prepared, torch.optim.AdamW), recipe, trainer)
+        head, kept = at_the_end(head_fit(recipe, prepared, AdamW), recipe, prepared, trainer)
         fitted = {"auto": 6, 0: 0, 3: 3}[first] if new else 0
-        share = (0.6 if fitted and whole else 1.0) if keep == "auto" else keep
-        again = (fitted if share < 1 and whole else 0) if last == "auto" else last
+        auto = None if not new else 0.6 if fitted and whole else 1.0
+        share = auto if keep == "auto" else keep
+        again = (fitted if share and share < 1 and whole else 0) if last == "auto" else last
         assert kept == share, (first, last, keep)
         if fitted or again:
             assert head is not None and (head.steps, head.last) == (fitted, again)
@@ -291,7 +293,7 @@ def test_a_model_that_has_its_head(rows: Path, tmp_path: Path) -> None:
     model = save_bert(tmp_path / "model", kind="BertForSequenceClassification",
                       id2label={0: "0", 1: "1"})  # fmt: skip
     plan = preview(recipe_of(model, rows, tmp_path / "o"))
-    assert plan.head is None and plan.keep_change == 1
+    assert plan.head is None and plan.keep_change is None
     with pytest.raises(UsageError, match=r"head_last: must be 0 or auto where no new parameters"):
         preview(recipe_of(model, rows, tmp_path / "o", head_last=5))
     for more in ({}, {"train_also": ["classifier"]}):

@@ -345,3 +345,99 @@ def test_the_rate_of_a_share(wrong: Any) -> None:
         "lr 6e-05 for AdamW: 3e-05, that of full tuning (given) / 0.5 (share of the change that "
         "is kept)"
     )
+
+
+# ------------------------------------------------------------------- as the loss asks for
+
+
+def distance(tuner: Tuner, share: float) -> Any:
+    """A loss that is least where this share of the change is kept."""
+    ends = {x.name: x.values().float() for x in tuner.compacts}
+    bases = {x.name: x.base.float() for x in tuner.compacts}
+    goals = {k: bases[k] + share * (ends[k] - bases[k]) for k in ends}
+
+    def loss(model: nn.Module, batch: int) -> torch.Tensor:
+        named = dict(model.named_parameters())
+        return sum(
+            (named[x.name].view(-1)[x.index].float() - goals[x.name]).square().sum()
+            for x in tuner.compacts
+        ) * torch.tensor(1.0 + batch)
+
+    return loss
+
+
+@pytest.mark.parametrize("share", (0.1, 0.3, 0.7, 1.0))
+def test_the_planted_share_is_found_and_kept(share: float) -> None:
+    (model, one), (_, two) = trained(), trained()
+    before, modes = bits(model), [x.training for x in model.modules()]
+    assert one.fit_change([0, 1], loss=distance(one, share)) == share
+    two.scale_change(share)
+    a, b = one.snapshot(), two.snapshot()
+    assert all(torch.allclose(v, b[k], rtol=3e-7, atol=0) for k, v in a.items())
+    assert [x.training for x in model.modules()] == modes
+    if share == 1:
+        assert all(torch.equal(v, before[k]) for k, v in bits(model).items())
+
+
+def test_it_goes_down_only_as_long_as_the_loss_falls() -> None:
+    _, tuner = trained()
+    asked = []
+    inner = distance(tuner, 0.8)
+
+    def loss(model: nn.Module, batch: int) -> torch.Tensor:
+        asked.append(batch)
+        return inner(model, batch)
+
+    assert tuner.fit_change(iter([0, 1, 2]), loss=loss) == 0.8
+    assert asked == [0, 1, 2] * 4, "1, 0.9, 0.8 and 0.7"
+
+
+def test_the_loss_of_the_model_where_none_is_told_and_of_real_batches() -> None:
+    """Held against every tenth by hand."""
+    model, tuner = trained()
+    held, data, losses = tuner.snapshot(), batches(2), {}
+    model.eval()
+    for tenths in range(1, 11):
+        tuner.restore(held)
+        tuner.scale_change(tenths / 10)
+        with torch.no_grad():
+            losses[tenths / 10] = sum(float(model(**batch).loss) for batch in data)
+    tuner.restore(held)
+    found = tuner.fit_change(data)
+    assert found == 1.0 or losses[found] < losses[round(found + 0.1, 1)]
+    assert found == 0.1 or losses[found] <= losses[round(found - 0.1, 1)]
+
+
+def test_where_the_whole_change_has_no_finite_loss_less_is_kept() -> None:
+    _, tuner = trained()
+    inner, calls = distance(tuner, 0.5), []
+
+    def loss(model: nn.Module, batch: int) -> torch.Tensor:
+        calls.append(batch)
+        return inner(model, batch) if len(calls) > 3 else torch.tensor(float("nan"))
+
+    assert tuner.fit_change([0], loss=loss) == 0.5
+
+
+def test_nothing_moves_where_the_search_fails() -> None:
+    model, tuner = trained()
+    before = bits(model)
+
+    def broken(model: nn.Module, batch: Any) -> torch.Tensor:
+        raise KeyboardInterrupt("asked to stop")
+
+    cases: list[tuple[Any, Any, type[BaseException], str]] = [
+        ([], None, UsageError, "at least one batch"),
+        (batches(1)[0], None, UsageError, "several batches"),
+        ([0], lambda m, b: torch.tensor(float("nan")), UsageError, "with none"),
+        ([0], lambda m, b: torch.ones(2), UsageError, "one number, got"),
+        ([0], lambda m, b: 3.0, UsageError, "one number, got float"),
+        ([0], broken, KeyboardInterrupt, "asked"),
+    ]
+    for data, loss, error, words in cases:
+        with pytest.raises(error, match=words):
+            tuner.fit_change(data, loss=loss)
+        assert all(torch.equal(v, before[k]) for k, v in bits(model).items()), words
+    tuner.keep()
+    with pytest.raises(UsageError, match="left its model"):
+        tuner.fit_change([0])

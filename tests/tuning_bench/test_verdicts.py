@@ -15,6 +15,7 @@ from benchmarks.tuning.task import Score
 from benchmarks.tuning.verdicts import (
     MARGIN,
     Verdict,
+    as_json,
     common_seeds,
     corrected,
     judge,
@@ -138,3 +139,10 @@ def test_without_full_tuning_there_is_nothing_to_judge():
     there = {c: r for c, r in made("toy", PLANTED["full"]).items() if c.method != "full"}
     with pytest.raises(ValueError, match="records of the head or the start, of full tuning"):
         judge(there, TASK, PLAN, seeds=SEEDS, draws=10)
+
+
+def test_json_of_a_report_is_read_by_every_reader():
+    value = {"a": [float("inf"), -float("inf"), float("nan"), 1.5], "b": -float("inf"),
+             "c": "-Infinity, said he"}  # fmt: skip
+    plain_value = json.loads(as_json(value), parse_constant=lambda x: pytest.fail(x))
+    assert plain_value == {"a": ["inf", "-inf", None, 1.5], "b": "-inf", "c": "-Infinity, said he"}

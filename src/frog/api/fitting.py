@@ -1,4 +1,4 @@
-"""The new head of a recipe: fitted alone before weights are chosen, and once more at the end."""
+"""What is fitted around a run: a new head, first and last, and how much of the change is kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from frog.types.recipes import KEEP_CHANGE, HeadFit, Recipe
 FILE = "head.pt"
 """The fitted head beside the checkpoints: a run that goes on starts from the same bits."""
 
-FIRST, LAST = 1, 2
+FIRST, LAST, KEPT = 1, 2, 3
 """Added to the seed of the run: rows in other orders than training has."""
+
+SEARCHED = 8
+"""Batches over which the loss says how much of the change is kept."""
 
 
 def head_fit(recipe: Recipe, prepared: Any, kind: Any) -> HeadFit | None:
@@ -48,24 +52,29 @@ def head_fit(recipe: Recipe, prepared: Any, kind: Any) -> HeadFit | None:
     return HeadFit(names=names, steps=steps, rate=_rate(recipe, prepared, kind), last=last)
 
 
-def at_the_end(head: HeadFit | None, recipe: Recipe, trainer: Any) -> tuple[HeadFit | None, float]:
+def at_the_end(
+    head: HeadFit | None, recipe: Recipe, prepared: Any, trainer: Any
+) -> tuple[HeadFit | None, float | None]:
     """The head with its steps at the end, and the share of the change that is kept.
 
-    By ``auto`` they are 0 and 1 where the head does not train all the time (``layers.always`` that
-    leave it out): what is frozen stays. Raises :class:`~frog.errors.UsageError` where steps are
-    asked for there.
+    By ``auto`` the share is None where weights are chosen and nothing new trains beside them: the
+    loss will say it. By ``auto`` steps and share are 0 and 1 where the head does not train all the
+    time (``layers.always`` that leave it out): what is frozen stays. Raises
+    :class:`~frog.errors.UsageError` where steps are asked for there.
     """
     trains = {id(x) for x in trainer.whole.values()}
     whole = head is not None and all(
         id(x) in trains for x in _parameters(trainer.model, head).values()
     )
     kept = recipe.keep_change
-    if kept is None:
+    is_new = any(name in prepared.new for name in whole_names(recipe, prepared))
+    if kept is None and (is_new or recipe.mode != "select"):
         kept = KEEP_CHANGE if head is not None and head.steps and whole else 1.0
     if head is None:
         return None, kept
     if recipe.head_last is None:
-        return replace(head, last=head.steps if whole and kept < 1 else 0), kept
+        moved = kept is not None and kept < 1
+        return replace(head, last=head.steps if whole and moved else 0), kept
     if recipe.head_last and not whole:
         raise UsageError(
             f"{recipe.where('head_last')}: must be 0 or auto where the head does not train all the "
@@ -90,24 +99,39 @@ def fit(fitted: HeadFit, recipe: Recipe, prepared: Any, arguments: Any) -> dict[
     return drawn
 
 
-def finish(setup: Setup, watch: Watch) -> tuple[HeadFit | None, tuple[str, ...]]:
+def finish(setup: Setup, watch: Watch) -> tuple[HeadFit | None, float, tuple[str, ...]]:
     """Keep the share of the change and fit the head once more, when training is over.
 
-    Gives how the head was fitted, and notes: where its loss is not finite (a run that went astray)
-    it stays as it was trained, so that the run is written and can be looked at.
+    Gives how the head was fitted, the share, and notes: where the loss is not finite (a run that
+    went astray) all stays as it was trained, so that the run is written and can be looked at.
     """
-    if setup.keep_change < 1:
-        setup.trainer.scale_change(setup.keep_change)
+    kept, noted = _keep(setup, watch)
     head = setup.head
     if head is None or head.last == 0:
-        return head, ()
+        return head, kept, noted
     watch.on_stage("fitting the head once more")
     try:
         _fit(head, head.last, seed_of(setup.recipe) + LAST, setup.prepared, setup.arguments)
     except UsageError as error:
         note = f"the head was not fitted once more at the end: {error}"
-        return (replace(head, last=0) if head.steps else None), (note,)
-    return head, ()
+        return (replace(head, last=0) if head.steps else None), kept, (*noted, note)
+    return head, kept, noted
+
+
+def _keep(setup: Setup, watch: Watch) -> tuple[float, tuple[str, ...]]:
+    """Keep the share that was settled, else what the loss on rows of the training data asks for."""
+    if setup.keep_change is not None:
+        if setup.keep_change < 1:
+            setup.trainer.scale_change(setup.keep_change)
+        return setup.keep_change, ()
+    watch.on_stage("finding how much of the change to keep")
+    prepared, arguments = setup.prepared, setup.arguments
+    rows = prepared.shuffled("train", arguments.train_batch_size, seed_of(setup.recipe) + KEPT)
+    try:
+        with _autocast(prepared.model, arguments):
+            return setup.trainer.fit_change(islice(rows, SEARCHED), loss=prepared.loss), ()
+    except UsageError as error:
+        return 1.0, (f"all of the change was kept: {error}",)
 
 
 @contextmanager
@@ -163,13 +187,9 @@ def autocast_of(arguments: Any) -> Any:
 
 def _fit(fitted: HeadFit, steps: int, seed: int, prepared: Any, arguments: Any) -> None:
     """So many steps on the head alone, in forward passes as those of training."""
-    import torch
-
     from frog.tuning import fit_head
 
-    dtype = autocast_of(arguments)
-    device = next(iter(_parameters(prepared.model, fitted).values())).device.type
-    with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+    with _autocast(prepared.model, arguments):
         fit_head(
             prepared.model,
             prepared.shuffled("train", arguments.train_batch_size, seed),
@@ -178,6 +198,15 @@ def _fit(fitted: HeadFit, steps: int, seed: int, prepared: Any, arguments: Any) 
             lr=fitted.rate,
             loss=prepared.loss,
         )
+
+
+def _autocast(model: Any, arguments: Any) -> Any:
+    """Forward passes in the dtype of those of training."""
+    import torch
+
+    dtype = autocast_of(arguments)
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype=dtype, enabled=dtype is not None)
 
 
 def _parameters(model: Any, fitted: HeadFit) -> dict[str, Any]:

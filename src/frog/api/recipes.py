@@ -51,7 +51,7 @@ class Setup:
     """A recipe made ready: what is trained, by what, at which rate.
 
     ``drawn`` are the values that a head which was fitted now had before, ``keep_change`` the share
-    of the change that will be kept.
+    of the change that will be kept, None where the loss will say it.
     """
 
     recipe: Recipe
@@ -68,7 +68,7 @@ class Setup:
     whole: Mapping[str, int] = field(default_factory=dict)
     head: HeadFit | None = None
     drawn: Mapping[str, Any] = field(default_factory=dict)
-    keep_change: float = 1.0
+    keep_change: float | None = 1.0
     notes: tuple[str, ...] = ()
 
     @property

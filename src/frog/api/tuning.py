@@ -184,9 +184,9 @@ def _set_up(recipe: Recipe, watch: Watch, *, resumed: bool, dry: bool = False) -
             assert chosen is not None
             with placed(recipe.where("selection")):
                 trainer = tuner_of(recipe, prepared, chosen, plan)
-    head, kept = at_the_end(head, recipe, trainer)
+    head, kept = at_the_end(head, recipe, prepared, trainer)
     watch.on_stage("finding the learning rate")
-    rate, also = rate_of(recipe, prepared, trainer, kind, kept=kept)
+    rate, also = rate_of(recipe, prepared, trainer, kind, kept=kept or 1.0)
     more = {} if also is None else {"also_lr": also}
     optimizer = trainer.optimizer(kind, lr=rate.value, **more, **settings)
     return Setup(
@@ -275,7 +275,7 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         run.with_status("interrupted", output, **asdict(meter.read()))
         raise
     spent = meter.read()
-    head, noted = finish(setup, watch)
+    head, kept, noted = finish(setup, watch)
     watch.on_stage("measuring the task after")
     after = training.measure(trainer, prepared)
     result = TuneResult(
@@ -292,7 +292,7 @@ def _train(setup: Setup, watch: Watch, run: Any) -> TuneResult:
         **asdict(spent),
         rate=setup.rate,
         head=head,
-        keep_change=setup.keep_change,
+        keep_change=kept,
         resumed_at=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
         stopped=_stopped(setup.tuner),
         alarms=len(setup.tuner.alarms) if setup.tuner else 0,

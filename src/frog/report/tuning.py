@@ -117,12 +117,16 @@ def head_text(head: HeadFit | None) -> str:
     return f"new, fitted alone for {' and '.join(told)}, from a rate of {head.rate:.3g}"
 
 
-def kept_text(share: float) -> str:
+def kept_text(share: float | None) -> str:
     """What is kept of the change of the tuned weights.
 
     >>> kept_text(0.6), kept_text(1.0)
     ('60% of the change of the tuned weights', 'all of the change')
+    >>> kept_text(None)
+    'as much of the change as the loss asks for at the end'
     """
+    if share is None:
+        return "as much of the change as the loss asks for at the end"
     if share == 1:
         return "all of the change"
     return f"{100 * share:.3g}% of the change of the tuned weights"

@@ -15,6 +15,7 @@ from frog.tuning.changes import changes
 from frog.tuning.compact import Compact
 from frog.tuning.guards.guard import Guard
 from frog.tuning.guards.guarded import Guarded
+from frog.tuning.line_search import search
 from frog.tuning.matrix import TunedMatrix
 from frog.tuning.noise import attach_noise
 from frog.tuning.places import call_of, place
@@ -210,6 +211,31 @@ class Tuner(Attached, Guarded):
         factor = checked_share(share)
         for compact in self.compacts:
             compact.set(compact.change.detach() * factor)
+
+    def fit_change(self, batches: Iterable[Any], *, loss: rates.Loss | None = None) -> float:
+        """Keep as much of the change as the loss asks for, at the end of a run; gives the share.
+
+        A learning rate that was too large leads past the best weights, and on the way back lie
+        better ones. From the whole change downwards in tenths, as long as the mean loss over
+        ``batches`` (training data, eight of them will do) falls: as :meth:`scale_change`, with the
+        share found. The model runs in eval mode, without gradients. ``loss`` is that of
+        :func:`frog.collect_gradients`. Under DDP every process must call it, with as many batches.
+
+        Raises :class:`~frog.errors.UsageError` for no batches or a loss that is finite at no
+        share; the change is then as it was.
+
+        >>> import torch, frog
+        >>> model = torch.nn.Linear(64, 256, bias=False)
+        >>> tuner = Tuner(model, frog.select(model, frog.allocate(frog.analyze(model), 0.01)))
+        >>> half = {0: 0.5 + model.weight.detach()[tuner.matrices[0].entries()]}
+        >>> def loss(model, batch):
+        ...     return (model.weight[tuner.matrices[0].entries()] - half[batch]).square().sum()
+        >>> tuner.matrices[0].set_change(torch.ones(164))
+        >>> tuner.fit_change([0], loss=loss)
+        0.5
+        """
+        self._must_be_attached()
+        return search(self, batches, loss)
 
     def delta(self) -> SparseDelta:
         """What has changed since the tuner was made, bit for bit, under the names on disk."""

@@ -209,7 +209,7 @@ class TunePlan:
     """What a run would do, as ``frog tune --dry-run`` shows it; nothing was written.
 
     ``head`` is None where no head is fitted alone; ``keep_change`` is the share of the change that
-    would be kept.
+    would be kept, None where the loss at the end says it.
     """
 
     recipe: Recipe
@@ -226,7 +226,7 @@ class TunePlan:
     steps: int
     batch: int
     head: HeadFit | None = None
-    keep_change: float = 1.0
+    keep_change: float | None = 1.0
     notes: tuple[str, ...] = ()
 
 

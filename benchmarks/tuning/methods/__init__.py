@@ -11,6 +11,7 @@ from benchmarks.tuning.methods import (
     head_last,
     layers,
     masks,
+    noisy,
     refined,
     with_ideas,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "head_last",
     "layers",
     "masks",
+    "noisy",
     "refined",
     "with_ideas",
 ]

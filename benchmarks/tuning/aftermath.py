@@ -141,10 +141,11 @@ def report(runs: Sequence[Run], command: str) -> str:
     lines = [
         "# What guided noise buys", "", f"{date.today().isoformat()}, `{command}`", "",
         f"Machine: `{json.dumps(measuring.machine())}`", "",
-        f"The library's recipe at its automatic rate, 1 % of the weights, {seeds} seeds, validation. "
-        "Rounding is to nearest with a symmetric step for each output channel, pruning by magnitude "
-        "within a matrix, both of all convolutions; merged: the change of the other task added. "
-        "Differences to the same seed without noise, in points, with 95 % t-intervals.", "",
+        f"The library's recipe at its automatic rate, 1 % of the weights, {seeds} seeds, "
+        "validation. Rounding is to nearest with a symmetric step for each output channel, pruning "
+        "by magnitude within a matrix, both of all convolutions; merged: the change of the other "
+        "task added. Differences to the same seed without noise, in points, with 95 % "
+        "t-intervals.", "",
     ]  # fmt: skip
     for side, what in enumerate(("New quality", "Old quality")):
         lines += [f"## {what}", "", "| task | noise | " + " | ".join(words) + " |",

@@ -1,8 +1,9 @@
 """The library's recipe with guided noise on the weights that do not train.
 
-Predictions, written before the runs: noise of the size of int4 rounding raises the new quality after
-rounding to int4 by 1 point or more on both ResNet tasks and costs less than half a point without
-rounding; noise of 0.01 RMS changes nothing by a point; neither helps after pruning 30 % or merging.
+Predictions, written before the runs: noise of the size of int4 rounding raises the new quality
+after rounding to int4 by 1 point or more on both ResNet tasks and costs less than half a point
+without rounding; noise of 0.01 RMS changes nothing by a point; neither helps after pruning 30 % or
+merging.
 """
 
 from __future__ import annotations

@@ -94,6 +94,26 @@ def test_from_plan_to_model(
     assert done.code == 2 and "not those that the plan was made for" in done.err
 
 
+def test_rounds_are_told_estimated_and_kept(
+    in_process: Run, bert: Path, texts: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    words = ("plan", "prune", bert, "--calibration", texts, "--levels", "0,0.3,0.5,0.7",
+             "--rounds", "2", "-o", plan)  # fmt: skip
+    done = in_process(*words, "--dry-run")
+    cells = 12 * (3 + 2 * 3)  # matrices; 0.3, 0.5 and 0.7 alone, and the same in both rounds
+    assert done.code == 0 and f"{cells} cells" in " ".join(done.out.split()), done.out
+    done = in_process(*words)
+    assert done.code == 0, done.err
+    assert json.loads(plan.read_text())["rounds"] == frog.LevelPlan.from_json(plan).rounds == 2
+    log = read_log(tmp_path / "plan.sweep.jsonl")
+    assert len(log) == cells and len({x.around for x in log}) == 3
+    # a plan of a version that knew no rounds
+    old = {k: v for k, v in json.loads(plan.read_text()).items() if k != "rounds"}
+    plan.write_text(json.dumps(old))
+    assert frog.LevelPlan.from_json(plan).rounds == 0
+
+
 def test_an_interrupted_sweep_goes_on(
     in_process: Run, bert: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +299,9 @@ def test_images_as_arrays_and_as_tensors(in_process: Run, tmp_path: Path) -> Non
     (["bits", "--tie", "bloc"], "Did you mean 'block'"),
     (["bits", "--calibration", "none.txt"], "there is none"),
     (["bits", "--column", "text"], "--calibration FILE"),
+    (["prune", "--rounds", "2"], "--calibration FILE"),
+    (["prune", "--rounds", "-1"], "greater than or equal to 0"),
+    (["tune", "--rounds", "1"], "it is for bits and prune"),
     (["bits", "--floor", "0.1"], "it is for tune"),
     (["bits", "--importance", "wanda"], "it is for prune"),
     (["prune", "--group", "32"], "it is for bits"),

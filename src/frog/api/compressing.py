@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from frog.allocation.levels import deciding
+from frog.api.choosing_levels import Asked, by_curves, sizes_of
 from frog.api.measuring import analyze
 from frog.api.planned_units import Group, Located, groups_of, located
-from frog.api.sweeping import counted, measured, pattern_of
+from frog.api.sweeping import counted, measured, pattern_of, rounds_of
 from frog.compression.curves import digest_of
-from frog.compression.pruning import count_at
 from frog.compression.scores import UNIT_SCORES, Evidence, score_named
 from frog.errors import UnknownName, UsageError
 from frog.numerics.rounding import Rounding
@@ -31,7 +31,7 @@ from frog.types.level_plans import (
     SweepPreview,
     Targets,
 )
-from frog.types.levels import Allocation, Curve
+from frog.types.levels import Allocation
 
 REPORTED = ("alpha", "over-parameterised")
 """Scores that go by a report of the model."""
@@ -65,7 +65,7 @@ def plan_bits(
     >>> [unit.level for unit in plan.units], plan.reached
     ([4, 4], 4.0)
     """
-    asked = _Asked(
+    asked = Asked(
         action="bits",
         budget=float(budget),
         how=how or Quantisation(),
@@ -97,7 +97,7 @@ def plan_prune(
     >>> plan_prune(layers, 0.25).size
     6144
     """
-    asked = _Asked(
+    asked = Asked(
         action="prune",
         budget=float(budget),
         how=how or Pruning(),
@@ -106,22 +106,6 @@ def plan_prune(
         report=report,
     )
     return _plan(model, rule, asked)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """What a plan is made of, beside model and rule."""
-
-    action: str
-    budget: float
-    how: Quantisation | Pruning
-    targets: Targets
-    calibration: Calibration | None
-    report: ModelReport | None
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        return self.how.levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,7 +119,7 @@ class _Ready:
     left_out: dict[str, str]
 
 
-def _ready(model: Any, named: str | LevelRule, asked: _Asked) -> _Ready:
+def _ready(model: Any, named: str | LevelRule, asked: Asked) -> _Ready:
     rule = LevelRule.named(named) if isinstance(named, str) else named
     rule = deciding.settled_rule(rule, asked.action, calibrated=asked.calibration is not None)
     deciding.check_budget(asked.budget, asked.action, asked.levels)
@@ -167,7 +151,7 @@ def preview_levels(
 
     One cell is measured, to know how long one takes; errors as for those.
     """
-    asked = _Asked(
+    asked = Asked(
         action=action,
         budget=float(budget),
         how=how or (Quantisation() if action == "bits" else Pruning()),
@@ -186,11 +170,11 @@ def preview_levels(
     )
     if ready.needs != "curves" or calibration is None:
         return made
-    cells, known, seconds = counted(ready.found, ready.groups, asked.how, calibration)
+    cells, known, seconds = counted(ready.found, ready.groups, asked.how, calibration, asked.budget)
     return replace(made, cells=cells, known=known, seconds=seconds)
 
 
-def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
+def _plan(model: Any, named: str | LevelRule, asked: Asked) -> LevelPlan:
     ready = _ready(model, named, asked)
     rule, needs, found, groups = ready.rule, ready.needs, ready.found, ready.groups
     found.check([x for group in groups for x in group.matrices])
@@ -198,10 +182,12 @@ def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
     damages: dict[str, dict[float, float]] = {}
     importance: dict[str, float] = {}
     notes: list[str] = []
+    rounds = 0
     if needs == "curves":
+        assert asked.calibration is not None
         damages = measured(found, groups, asked.how, asked.calibration)
-        curves = [_curve(group, asked, damages.get(group.name, {})) for group in groups]
-        made = deciding.by_curves(rule, asked.action, curves, asked.budget)
+        rounds = rounds_of(asked.how, asked.calibration)
+        made = by_curves(found, groups, rule, asked, damages)
     else:
         if rule.score:
             importance = _importance(found, groups, rule, asked, notes)
@@ -221,6 +207,7 @@ def _plan(model: Any, named: str | LevelRule, asked: _Asked) -> LevelPlan:
         left_out=ready.left_out,
         calibration=asked.calibration.source if asked.calibration else "",
         data=digest_of(asked.calibration.batches) if asked.calibration else "",
+        rounds=rounds,
         notes=(*notes, *_remarks(asked, needs, groups)),
     )
 
@@ -234,7 +221,7 @@ def digest_of_matrices(found: Located, names: Sequence[str]) -> str:
     return joined.hexdigest()
 
 
-def _needs(rule: LevelRule, asked: _Asked) -> str:
+def _needs(rule: LevelRule, asked: Asked) -> str:
     """What the rule goes by; UsageError for a score without what it needs."""
     if rule.allocator in deciding.CURVES:
         return "curves"
@@ -260,36 +247,8 @@ def _needs(rule: LevelRule, asked: _Asked) -> str:
     return needs
 
 
-def _curve(group: Group, asked: _Asked, damage: Mapping[float, float]) -> Curve:
-    pin = group.unit.pin
-    if pin is not None:
-        levels = {pin: 0.0}
-    else:
-        levels = dict(damage)
-        if asked.action == "prune" and 0.0 in asked.levels:
-            levels[0.0] = 0.0
-    if not levels:
-        raise UsageError(
-            f"{group.name} has no level at which the outputs are finite: leave it out with exclude"
-        )
-    order = sorted(levels)
-    return Curve(
-        unit=group.unit,
-        levels=tuple(order),
-        costs=tuple(levels[x] for x in order),
-        sizes=tuple(sum(_sizes(group, asked.action, x)) for x in order),
-    )
-
-
-def _sizes(group: Group, action: str, level: float) -> list[int]:
-    """Exact size of each matrix of a group at a level."""
-    if action == "bits":
-        return [int(level) * x.params for x in group.matrices]
-    return [x.params - count_at(x.params, level) for x in group.matrices]
-
-
 def _importance(
-    found: Located, groups: Sequence[Group], rule: LevelRule, asked: _Asked, notes: list[str]
+    found: Located, groups: Sequence[Group], rule: LevelRule, asked: Asked, notes: list[str]
 ) -> dict[str, float]:
     """The importance of every unit; those without a number get the mean of the others."""
     name, given, report = rule.score.removeprefix("-"), asked.calibration, asked.report
@@ -322,7 +281,7 @@ def _importance(
 def _planned(
     groups: Sequence[Group],
     made: Allocation,
-    asked: _Asked,
+    asked: Asked,
     damages: Mapping[str, Mapping[float, float]],
     importance: Mapping[str, float],
 ) -> tuple[PlannedUnit, ...]:
@@ -332,7 +291,7 @@ def _planned(
         sizes = deciding.exact(sizes, units, asked.budget)
     planned = []
     for group, level, size in zip(groups, made.levels, sizes, strict=True):
-        parts = _sizes(group, asked.action, level)
+        parts = sizes_of(group, asked.action, level)
         if asked.action == "prune" and pattern_of(asked.how) is None:
             parts = _shared([x.params for x in group.matrices], size)
             level = 1 - size / group.unit.params
@@ -364,7 +323,7 @@ def _shared(params: Sequence[int], size: int) -> list[int]:
     return counts.tolist()
 
 
-def _remarks(asked: _Asked, needs: str, groups: Sequence[Group]) -> list[str]:
+def _remarks(asked: Asked, needs: str, groups: Sequence[Group]) -> list[str]:
     notes = []
     if needs != "curves":
         notes.append("nothing was measured on data: frog verify says what this plan is worth")

@@ -53,6 +53,7 @@ class Compress:
     task: str | None = None
     rows: int = 64
     length: int | None = None
+    rounds: int | None = None
     levels: str | None = None
     pins: Sequence[str] = ()
     tie: str = "tensor"
@@ -121,8 +122,8 @@ def calibrated(asked: Compress | Rows, progress: Progress, log: Path | None) -> 
     from frog import api
 
     if asked.calibration is None:
-        for name in ("column", "task", "length"):
-            if getattr(asked, name) is not None:
+        for name in ("column", "task", "length", "rounds"):
+            if getattr(asked, name, None) is not None:
                 raise UsageError(f"--{name} is for --calibration FILE: give both, or neither")
         return None
     if not asked.quiet:
@@ -132,12 +133,17 @@ def calibrated(asked: Compress | Rows, progress: Progress, log: Path | None) -> 
         length=asked.length, log=log,
     )  # fmt: skip
 
+    last = 0, 0
+
     def on_cell(done: int, total: int, unit: str, level: str) -> None:
-        if not progress.total:
+        nonlocal last
+        if done <= last[0] or total != last[1]:  # a sweep begins
             progress.start([1.0] * (total - done + 1))
+        last = done, total
         progress.step(f"{unit} {level.split()[0]}", 1.0, cached=False)
 
-    return replace(made, on_cell=on_cell)
+    rounds = asked.rounds if isinstance(asked, Compress) else None
+    return replace(made, on_cell=on_cell, rounds=rounds)
 
 
 @contextlib.contextmanager

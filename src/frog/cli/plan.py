@@ -17,7 +17,8 @@ PURPOSES = ("tune", "bits", "prune")
 TUNE = ("role", "floor", "cap", "layer_rates")
 BITS = ("group", "asymmetric")
 PRUNE = ("importance", "within", "pattern")
-DATA = ("calibration", "column", "task", "rows", "length", "levels", "pin", "tie", "dry_run")
+DATA = ("calibration", "column", "task", "rows", "length", "rounds", "levels", "pin", "tie",
+        "dry_run")  # fmt: skip
 BUDGETS = {"tune": "1%", "bits": "4", "prune": "40%"}
 
 Budget = Annotated[
@@ -52,6 +53,10 @@ Column = Annotated[str | None, typer.Option(help="Column of --calibration: text,
 Task = Annotated[str | None, typer.Option(help="What MODEL is; default: by its class.")]
 Rows = Annotated[int, typer.Option(help="Rows of --calibration.")]
 Length = Annotated[int | None, typer.Option(help="Tokens of a row at most.")]
+Rounds = Annotated[
+    int | None,
+    typer.Option(min=0, help="Sweeps around the plan so far; default: 3 to prune, 0 for bits."),
+]
 Levels = Annotated[
     str | None, typer.Option(help="Levels to choose from: 2,3,4,8 bits, or 0.2,0.5 sparsities.")
 ]
@@ -80,6 +85,7 @@ def plan(  # noqa: PLR0913 - a flag is an argument here
     task: Task = None,
     rows: Rows = 64,
     length: Length = None,
+    rounds: Rounds = None,
     levels: Levels = None,
     pin: Pins = None,
     tie: Tie = "tensor",
@@ -114,7 +120,8 @@ def plan(  # noqa: PLR0913 - a flag is an argument here
         asked = Compress(
             purpose=purpose, model=model, budget=budget, rule=rule, knobs=knobs, report=report,
             include=include, exclude=exclude, calibration=calibration, column=column, task=task,
-            rows=rows, length=length, levels=levels, pins=pin or [], tie=tie, group=group or None,
+            rows=rows, length=length, rounds=rounds, levels=levels, pins=pin or [], tie=tie,
+            group=group or None,
             symmetric=not asymmetric, importance=importance, within=within, pattern=pattern,
             out=out, jobs=jobs, cache=cache, everything=everything, format=format,
         )  # fmt: skip

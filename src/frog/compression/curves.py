@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from frog.compression.distortion import checked_output, distortions, relative
-from frog.compression.live import LiveUnit, change, inference, restored, write
+from frog.compression.live import LiveUnit, change, inference, put_aside, restored, write
 from frog.compression.pruning import IMPORTANCE, Within, count_at, keep_mask
 from frog.errors import UsageError
 from frog.numerics.rounding import Rounding, round_in_place
@@ -156,16 +156,18 @@ def sweep(
     outputs: Outputs,
     log: Path | str | Log,
     around: Mapping[str, Level] | None = None,
+    others: Iterable[WeightMatrix] = (),
 ) -> tuple[Cell, ...]:
     """The distortion of every unit at every level, in this order, each measured once.
 
     ``outputs(model, batch)`` gives the tensor that is compared, its rows along the last axis; it
     must give the same for the same model and batch, and another function needs another log. Cells
     that ``log`` has for the same weights and batches are not measured again. ``around``, levels by
-    name of matrix, is a plan that all other units follow meanwhile: what a unit costs in company.
-    Memory: the model, its own outputs and a copy of one unit, of ``around`` of all that it names;
-    pruning also holds the scores of one matrix, twice. The weights are put back bit for bit, also
-    after an error.
+    name of matrix, is a plan that all other units follow meanwhile, and ``others`` beside them that
+    are not measured: what a unit costs in company.
+    Memory: the model, its own outputs and a copy of one unit; pruning also holds the scores of one
+    matrix, twice. What ``around`` names is kept in a file beside the log meanwhile. The weights are
+    put back bit for bit, also after an error.
     """
     told = log if isinstance(log, Log) else Log(path=Path(log))
     units, path = tuple(units), told.path
@@ -175,7 +177,7 @@ def sweep(
         if len(set(names)) < len(names):
             raise UsageError(f"{word} must have different names, got {', '.join(names)}")
     matrices, around = [x for unit in units for x in unit.matrices], around or {}
-    places = named(matrices, around)
+    places = named([*matrices, *others], around)
     weights, data = model_digest(model), digest_of(batches)
     company = digest_of({name: around[name].key for name in sorted(around)}) if around else ""
     known = {
@@ -189,8 +191,7 @@ def sweep(
     if done < total:
         with inference(model), _Log(path) as out:
             base = [checked_output(outputs(model, batch)).clone() for batch in batches]
-            with restored(model, places) as copies:
-                own = {x.name: copy for x, copy in zip(places, copies, strict=True)}
+            with put_aside(model, places, path.parent) as own:
                 follow(model, places, around)
                 joint = None
                 for unit, missing in wanted:
@@ -205,8 +206,8 @@ def sweep(
                         else:
                             with restored(model, unit.matrices):
                                 for matrix in unit.matrices:
-                                    if matrix.name in own:
-                                        write(model, matrix, own[matrix.name])
+                                    if matrix.name in around:
+                                        write(model, matrix, own(matrix.name))
                                     change(model, matrix, partial(level.apply, matrix.name))
                                 error, angle = _distortion(model, batches, outputs, base)
                         cell = Cell(unit=unit.name, level=level.key, model=weights, data=data,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +107,49 @@ def restored(model: nn.Module, matrices: Iterable[WeightMatrix]) -> Iterator[lis
     finally:
         for matrix, copy in zip(matrices, copies, strict=True):
             write(model, matrix, copy)
+
+
+@contextmanager
+def put_aside(
+    model: nn.Module, matrices: Iterable[WeightMatrix], folder: Path
+) -> Iterator[Callable[[str], Tensor]]:
+    """As :func:`restored` with the copies in a file without a name in ``folder``, not in memory.
+
+    Gives a function that reads the copy of a matrix by its name. UsageError where the file cannot
+    be written; nothing of it stays, also when the process is killed.
+    """
+    matrices = tuple(matrices)
+    if not matrices:
+        yield lambda name: torch.empty(0)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        places: dict[str, tuple[int, Tensor]] = {}
+        try:
+            for matrix in matrices:
+                values = read(model, matrix).contiguous()
+                places[matrix.name] = file.tell(), values.new_empty(0)
+                file.write(values.cpu().view(torch.uint8).numpy().data)
+            file.flush()
+        except OSError as error:
+            raise UsageError(
+                f"{folder}: the weights cannot be put aside there ({error.strerror}): make room, "
+                "or keep the log elsewhere"
+            ) from None
+        shapes = {x.name: x.shape for x in matrices}
+
+        def copy(name: str) -> Tensor:
+            start, like = places[name]
+            m, n = shapes[name]
+            file.seek(start)
+            data = bytearray(file.read(m * n * like.element_size()))
+            return torch.frombuffer(data, dtype=like.dtype).view(m, n).to(like.device)
+
+        try:
+            yield copy
+        finally:
+            for matrix in matrices:
+                write(model, matrix, copy(matrix.name))
 
 
 @contextmanager

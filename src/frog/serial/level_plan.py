@@ -45,6 +45,7 @@ def level_plan_to_dict(plan: LevelPlan) -> dict[str, Any]:
         "tie": plan.tie,
         "calibration": plan.calibration,
         "data": plan.data,
+        "rounds": plan.rounds,
         "notes": list(plan.notes),
         "units": [_unit_to_dict(x) for x in plan.units],
         "left_out": dict(plan.left_out),
@@ -98,6 +99,7 @@ def level_plan_from_dict(data: Any, origin: str) -> LevelPlan:
             left_out={str(k): str(v) for k, v in data["left_out"].items()},
             calibration=_text(data["calibration"]),
             data=_text(data["data"]),
+            rounds=_whole(data.get("rounds", 0)),  # plans of before have none
             verification=None
             if data["verification"] is None
             else judgement_from_dict(data["verification"], f"{origin}: verification"),

@@ -133,9 +133,11 @@ class Calibration:
     embeddings; batches have no padding. ``loss(model, batch)`` gives a scalar, for scores that
     need one. ``model`` is the loaded module where a file was read, ``source`` its name. Cells are
     kept in ``log``, so that what was interrupted goes on; ``on_cell(done, total, unit, level)``
-    is told of each. ``unused`` is a regular expression over matrices that no output depends on,
-    ``task`` that of recipes. ``tokens(batch)``, for
-    logits (E, P, V) of a language model, gives (E, P) tokens: that at p + 1 is what p predicts.
+    is told of each, counted within its sweep. After the sweep that changes units alone follow
+    ``rounds`` around the plan so far (:func:`frog.compression.rounds.in_rounds`); None is what
+    helped in measurements: 3 for pruning, 0 for bits and for patterns. ``unused`` is a regular
+    expression over matrices that no output depends on, ``task`` that of recipes. ``tokens(batch)``,
+    for logits (E, P, V) of a language model, gives (E, P) tokens: that at p + 1 is what p predicts.
     """
 
     batches: Sequence[Any]
@@ -148,6 +150,12 @@ class Calibration:
     unused: str | None = None
     task: str = ""
     tokens: Callable[[Any], Any] | None = None
+    rounds: int | None = None
+
+    def __post_init__(self) -> None:
+        told = self.rounds
+        if told is not None and (isinstance(told, bool) or not isinstance(told, int) or told < 0):
+            raise UsageError(f"rounds must be a whole number from 0, got {told!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +201,8 @@ class PlannedMatrix:
 class PlannedUnit:
     """Matrices that share a level: bits, or a sparsity in [0, 1].
 
-    ``damage`` is the squared relative error of the outputs that was measured at this level, alone;
+    ``damage`` is the squared relative error of the outputs that was measured at this level, alone,
+    before any round;
     ``score`` the number that a rule by scores went by; None where there is none.
     """
 
@@ -221,8 +230,9 @@ class LevelPlan:
 
     ``action`` is ``bits`` or ``prune``; ``budget`` was asked: bits a weight on average, or the
     share of weights that become zero. ``digest`` is of the matrices that are changed; ``data`` is
-    the digest of the batches that a plan by measured curves or by Wanda went by. ``verification``
-    holds what ``frog verify`` found, None where it did not run. Scales of groups are not counted.
+    the digest of the batches that a plan by measured curves or by Wanda went by, ``rounds`` how
+    often it was measured around a plan. ``verification`` holds what ``frog verify`` found, None
+    where it did not run. Scales of groups are not counted.
     """
 
     action: str
@@ -236,6 +246,7 @@ class LevelPlan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     calibration: str = ""
     data: str = ""
+    rounds: int = 0
     verification: Judgement | None = None
     notes: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from xml.dom.minidom import parseString
 
@@ -16,7 +17,7 @@ import pytest
 from benchmarks.tuning import cells, records
 from benchmarks.tuning.cells import Cell, bare, catalogue
 from benchmarks.tuning.figures import task_figures
-from benchmarks.tuning.stages import Wanted, chosen_step, grid, ordered
+from benchmarks.tuning.stages import Wanted, chosen_step, grid, ordered, records_of
 from benchmarks.tuning.tables import report
 
 TOYS = "tests.tuning_bench.toys"
@@ -153,3 +154,26 @@ def test_stopped_run_goes_on_where_it_was(tmp_path):
     assert 1 <= kept < 4
     code, out = run(tmp_path, *more)
     assert code == 0 and f"{4 - kept} to run" in out
+
+
+def test_the_fast_suite_names_who_cannot_take_a_task():
+    known = catalogue()
+
+    def record(method: str, split: str, step: float, **more: object) -> tuple[Cell, dict]:
+        cell = Cell(task="signs", method=method, share=0.01, step=step, seed=0, split=split)
+        return cell, {"status": "done", "new": {"quality": 10.0 + step}, **more}
+
+    refusal = record("pissa", "validation", 0.0, status="n/a", reason="takes linear layers only")
+    idea = record("random+distil", "validation", 0.0, status="n/a", reason="is an idea")
+    done = [
+        record(m, "validation", s) for m in known.methods for s in (-1.0, 0.0)
+        if m not in ("pissa", "random+distil")
+    ]  # fmt: skip
+    there = dict([*done, refusal, idea, record("lora", "test", 0.0)])
+    there |= {replace(c, task="photos"): r for c, r in there.items() if c.split == "validation"}
+    found = records_of("fast", known, there)
+    assert {c.split for c in found} == {"test"}
+    assert {(c.method, r["status"]) for c, r in found.items()} == {
+        ("lora", "done"),
+        ("pissa", "n/a"),
+    }

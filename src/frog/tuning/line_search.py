@@ -66,7 +66,7 @@ def _mean_loss(tuner: Tuner, batches: list[Any], loss: Loss | None) -> float:
             raise UsageError(
                 f"the loss of batch {number} must be a tensor of one number, got {got}"
             )
-    total = torch.stack([x.detach().double().reshape(()).cpu() for x in values]).sum()
+    total = torch.stack([x.detach().cpu().double().reshape(()) for x in values]).sum()
     sums = torch.stack([total, torch.tensor(float(len(values)), dtype=torch.float64)])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         together = sums.to(tuner.compacts[0].weight.device)

@@ -174,7 +174,7 @@ def test_a_language_model_pruned_exactly(
     assert json.loads(done.out)["verdict"] == "no different"  # uniform against itself
 
 
-def test_patterns_take_whole_matrices(in_process: Run, llama: Path, texts: Path,
+def test_patterns_take_whole_matrices(in_process: Run, llama: Path, texts: Path, others: Path,
                                       tmp_path: Path) -> None:  # fmt: skip
     plan, out = tmp_path / "plan.json", tmp_path / "out"
     done = in_process("plan", "prune", llama, "--calibration", texts, "--rows", "2", "--length",
@@ -188,7 +188,13 @@ def test_patterns_take_whole_matrices(in_process: Run, llama: Path, texts: Path,
             kept = (new[matrix.name].view(-1, 4) != 0).sum(1)
             assert (kept == (2 if unit.level else 4)).all()
     done = in_process("verify", plan, "--calibration", texts)
-    assert done.code == 2
+    assert done.code == 2 and "verify it on others" in done.err
+    done = in_process("verify", plan, "--calibration", others, "--rows", "16", "--length", "8")
+    assert done.code in (0, 3) and "5 random ones" in done.err, done.err
+    assert "the mean of 5 random ones of its pattern and size" in " ".join(done.out.split())
+    assert "random 5" in done.out and "uniform" not in done.out
+    judged = frog.LevelPlan.from_json(plan).verification
+    assert judged is not None and judged.against == "random"
 
 
 @pytest.mark.parametrize("rule", ["uniform", "water_filling", "two_level:-alpha",

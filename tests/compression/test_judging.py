@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from frog.compression.baselines import shuffled, size_of, uniform
-from frog.compression.curves import Bits, Sparsity, digest_of, sweep
+from frog.compression.baselines import dealt, shuffled, size_of, uniform
+from frog.compression.curves import Bits, Level, Sparsity, digest_of, sweep
 from frog.compression.inputs import input_norms
 from frog.compression.judging import Metric, Trial, judge
 from frog.compression.live import matrix_units
+from frog.compression.planned import Pattern
 from frog.compression.task_metrics import accuracy, perplexity, spearman
 from frog.errors import FrogError, PlanRefused, ReportError, UsageError
 from frog.numerics.rounding import Rounding
@@ -237,6 +238,65 @@ def test_memory_is_a_copy_of_the_matrices_and_the_outputs() -> None:
     copy = 8 * 256 * 256 * 4 / 2**20
     # beside the copy: what the rounding of one matrix takes, and the digest of the weights
     assert copy < peak() < 2 * copy
+
+
+# ------------------------------------------------------------------------------- patterns
+
+
+def patterned(model: nn.Module, block: int) -> dict[str, Level]:
+    pattern, whole = Pattern(keep=2, of=4), Sparsity(share=0.0)
+    return {x: pattern if f"blocks.{block}." in x else whole for x in names(model)}
+
+
+@pytest.mark.parametrize(("block", "verdict"), [(0, "worse"), (2, "better")])
+def test_plans_of_a_pattern_are_held_against_random_ones(
+    block: int, verdict: str, tmp_path: Path
+) -> None:
+    model = planted()
+    plan = patterned(model, block)
+    found = judge(model, plan, matrices=located(model), trial=trial(), randoms=0)
+    assert [x.name for x in found.plans] == ["plan", *(f"random {i}" for i in range(1, 6))]
+    assert found.verdict == verdict and found.against == "random"
+    assert "the mean of 5 random ones of its pattern" in found.sentence
+    plans, mean = found.plans, float(np.mean([x.error for x in found.plans[1:]]))
+    assert {x.size for x in plans} == {plans[0].size}
+    assert found.decisive.change == pytest.approx(plans[0].error / mean - 1)
+    angle = next(x for x in found.differences if x.measure == "angle")
+    mean = float(np.mean([x.angle for x in plans[1:]]))
+    assert angle.change == pytest.approx(plans[0].angle / mean - 1)
+    if verdict == "worse":
+        with pytest.raises(PlanRefused, match="Take another"):
+            found.require()
+    found.to_json(tmp_path / "judged.json")
+    assert Judgement.from_json(tmp_path / "judged.json") == found
+    more = judge(model, plan, matrices=located(model), trial=trial(), randoms=7)
+    assert len(more.plans) == 8
+
+
+def test_random_plans_of_a_pattern_never_prune_more() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        params = {f"m{i}": int(4 * rng.integers(1, 200)) for i in range(9)}
+        able = [x for i, x in enumerate(params) if i != 4]
+        pattern = Pattern(keep=2, of=4)
+        chosen = set(rng.permutation(able)[: rng.integers(1, 9)].tolist())
+        plan = {x: pattern if x in chosen else Sparsity(share=0.0) for x in params}
+        made = dealt(plan, params, able=able, seed=seed)
+        assert list(made) == list(plan) and made == dealt(plan, params, able=able, seed=seed)
+        assert size_of(made, params) >= size_of(plan, params)
+        assert {x.key for x in made.values()} <= {pattern.key, Sparsity(share=0.0).key}
+        assert made["m4"].value == 0
+        # none that stays whole would still have fitted
+        spare = size_of(made, params) - size_of(plan, params)
+        assert all(params[x] // 2 > spare for x in able if made[x].value == 0)
+
+
+def test_patterns_are_not_mixed() -> None:
+    model = Tower()
+    plan = {**patterned(model, 0), names(model)[2]: Pattern(keep=1, of=4)}
+    for wrong in (plan, {**patterned(model, 0), names(model)[2]: sparse(0.5)}):
+        with pytest.raises(UsageError, match="whole matrices"):
+            judge(model, wrong, matrices=located(model), trial=trial())
 
 
 # ------------------------------------------------------------------------------- metrics

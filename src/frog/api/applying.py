@@ -21,7 +21,7 @@ from frog.errors import UnknownName, UsageError
 from frog.exports.auto_round import layer_config
 from frog.exports.llm_compressor import compressor_recipe
 from frog.serial.whole_file import write_whole
-from frog.types.level_plans import Calibration, LevelPlan, Pruning
+from frog.types.level_plans import Calibration, LevelPlan
 from frog.types.levels import Unit
 from frog.weights.rewriting import rewrite, stored_at
 
@@ -174,7 +174,9 @@ def verify_plan(
     The uniform plan and ``randoms`` random ones of the same size run on ``calibration``, which must
     be other data than the plan was made on. ``by`` is what decides: ``error`` or ``angle`` of the
     outputs, ``perplexity`` for language models; a paired bootstrap over the examples gives the
-    interval. The weights are put back bit for bit. ``planned_on`` is for plans by Wanda.
+    interval. The weights are put back bit for bit. ``planned_on`` is for plans by Wanda. A plan of
+    a pattern, which has no uniform one of its size, is held against the mean of five random plans
+    or more of the same pattern.
 
     Raises :class:`~frog.errors.UsageError` for the same data, another model or fewer than 8
     examples.
@@ -186,11 +188,6 @@ def verify_plan(
     >>> verify_plan(layers, plan, calibration=rows).verification.verdict
     'no different'
     """
-    if isinstance(plan.how, Pruning) and plan.how.pattern is not None:
-        raise UsageError(
-            "a plan of N:M patterns cannot be held against a uniform one of its size yet: compare "
-            "the pruned model on your task"
-        )
     found, levels = bound(model, plan, calibration, planned_on)
     metrics = ()
     if calibration.tokens is not None:

@@ -46,7 +46,8 @@ def verify(  # noqa: PLR0913 - a flag is an argument here
 ) -> None:
     """Run the plan, the uniform one and random ones of its size on rows that it was not made on.
 
-    Exit code 3 where it is worse than the uniform one. The verdict is kept in the plan.
+    Exit code 3 where it is worse than the uniform one; a plan of a pattern (2:4): than the mean of
+    five random ones or more. The verdict is kept in the plan.
     """
     from frog import api
     from frog.types.level_plans import LevelPlan
@@ -70,7 +71,9 @@ def verify(  # noqa: PLR0913 - a flag is an argument here
     assert given is not None
     before = read(planned_on)
     if not quiet:
-        say(f"running the plan, the uniform one and {randoms} random ones of its size")
+        uniform = "" if getattr(made.how, "pattern", None) else "the uniform one and "
+        count = randoms if uniform else max(randoms, 5)
+        say(f"running the plan, {uniform}{count} random ones of its size")
     found = api.verify_plan(
         where, made, calibration=given, planned_on=before, by=by, randoms=randoms, seed=seed
     )
@@ -78,7 +81,7 @@ def verify(  # noqa: PLR0913 - a flag is an argument here
     _show(found, out or plan, where, format)
     assert found.verification is not None
     if found.verification.verdict == "worse":
-        say("frog: the plan is worse than the uniform one of its size: frog apply refuses it")
+        say(f"frog: the plan is worse than {found.verification.baseline}: frog apply refuses it")
         if not force:
             raise typer.Exit(REFUSED)
 
@@ -95,7 +98,7 @@ def _show(plan: LevelPlan, file: Path, model: str, format: str) -> None:
         say(f"wrote the verdict to {file}")
         if plan.verification.verdict != "worse":
             suggest("frog", "apply", str(file), "-o", "compressed")
-        else:
+        elif plan.verification.against == "uniform":
             budget = f"{plan.budget:g}"
             suggest("frog", "plan", plan.action, model, "--budget", budget, "--rule", "uniform",
                     "-o", str(file))  # fmt: skip

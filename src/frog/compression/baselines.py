@@ -6,13 +6,14 @@ how much is as little as levels allow, and recorded with the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from frog.compression.curves import Bits, Level, Sparsity
+from frog.compression.planned import Pattern
 from frog.errors import UsageError
 
 Plan = Mapping[str, Level]
@@ -80,6 +81,41 @@ def shuffled(plan: Plan, params: Mapping[str, int], *, seed: int) -> dict[str, L
         name: _at_pruned(level, count - stay, count)
         for (name, level), count, stay in zip(pruned.items(), counts, kept, strict=True)
     }
+
+
+def pattern_of(plan: Plan) -> Pattern | None:
+    """The pattern of a plan whose matrices have it or stay whole, None of any other plan."""
+    found = {x.key: x for x in plan.values() if isinstance(x, Pattern)}
+    if not found:
+        return None
+    whole = all(isinstance(x, Pattern) or (x.value == 0) for x in plan.values())
+    if len(found) > 1 or not whole:
+        raise UsageError(
+            "a plan of a pattern must have that one and whole matrices, got others: mend it"
+        )
+    return next(iter(found.values()))
+
+
+def dealt(
+    plan: Plan, params: Mapping[str, int], *, able: Collection[str], seed: int
+) -> dict[str, Level]:
+    """A plan of a pattern with it dealt out to other matrices, of those that are ``able``.
+
+    In a random order, matrices take the pattern wherever not more weights go than in the plan.
+    """
+    pattern = pattern_of(plan)
+    if pattern is None:
+        raise UsageError("a plan must be of a pattern, such as 2:4, for it to be dealt out")
+    left = sum(params.values()) - size_of(plan, params)
+    made: dict[str, Level] = {name: Sparsity(share=0.0) for name in plan}
+    names = list(plan)
+    for at in np.random.default_rng(seed).permutation(len(names)):
+        name = names[at]
+        pruned = params[name] - pattern.size(params[name])
+        if name in able and pruned <= left:
+            made[name] = pattern
+            left -= pruned
+    return made
 
 
 def _raised(

@@ -1,4 +1,4 @@
-"""Is a plan better than no plan? Held against uniform and random plans of its size, on other data.
+"""Is a plan better than no plan? Held against uniform or random plans of its size, on other data.
 
 What a plan was made on cannot prove it: its damages were chosen to look small there.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from frog.compression.baselines import Plan, shuffled, size_of, uniform
+from frog.compression.baselines import Plan, dealt, pattern_of, shuffled, size_of, uniform
 from frog.compression.curves import Outputs, digest_of, follow, model_digest, named
 from frog.compression.distortion import checked_output, distortions, relative
 from frog.compression.live import inference, restored, write
@@ -23,6 +23,9 @@ from frog.types.judgements import Difference, Judged, Judgement
 
 FEWEST_EXAMPLES = 8
 """An interval by resampling fewer examples says nothing."""
+
+FEWEST_DEALT = 5
+"""Random plans whose mean a plan of a pattern is held against."""
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -84,8 +87,10 @@ def judge(
     ``matrices`` are located in the model. The others are at least as large as the plan
     (:mod:`frog.compression.baselines`). The verdict is that of a paired bootstrap over examples:
     worse where the whole interval is. :meth:`~frog.types.judgements.Judgement.require` makes it
-    an error. Memory: the model, its own outputs, and a copy of all matrices of the plan. The
-    weights are put back bit for bit, also after an error.
+    an error. A plan of a pattern, such as 2:4, has no uniform one of its size: it is held against
+    the mean of five random plans or more, of the same pattern dealt out to other matrices; the
+    interval holds for these plans. Memory: the model, its own outputs, and a copy of all matrices
+    of the plan. The weights are put back bit for bit, also after an error.
 
     Raises UsageError for data that the plan was made on, fewer than 8 examples, a plan of both
     bits and sparsities, or matrices that the model has not.
@@ -100,11 +105,23 @@ def judge(
     places = named(matrices, plan)
     params = {x.name: math.prod(x.shape) for x in places}
     plan = {x.name: plan[x.name] for x in places}  # in the order of the model
-    plans = {"plan": plan, "uniform": uniform(plan, params)}
-    for number in range(randoms):
-        plans[f"random {number + 1}"] = shuffled(plan, params, seed=seed + number)
+    pattern = pattern_of(plan)
+    if pattern is None:
+        plans = {"plan": plan, "uniform": uniform(plan, params)}
+        for number in range(randoms):
+            plans[f"random {number + 1}"] = shuffled(plan, params, seed=seed + number)
+    else:
+        plans = {"plan": plan}
+        able = {x.name for x in places if x.shape[1] % pattern.of == 0}
+        for number in range(max(randoms, FEWEST_DEALT)):
+            plans[f"random {number + 1}"] = dealt(plan, params, able=able, seed=seed + number)
     found = measure(model, {"": {}, **plans}, matrices=places, trial=trial)
     unchanged = found.pop("")
+    others = [
+        seen
+        for name, seen in found.items()
+        if name == "uniform" or (pattern is not None and name != "plan")
+    ]
     return Judgement(
         levels={name: level.key for name, level in plan.items()},
         plans=tuple(
@@ -117,7 +134,7 @@ def judge(
             )
             for name, seen in found.items()
         ),
-        differences=tuple(differences(found["plan"], found["uniform"], trial.metrics, seed=seed)),
+        differences=tuple(differences(found["plan"], others, trial.metrics, seed=seed)),
         by=trial.by,
         examples=len(found["plan"].moved),
         metrics=unchanged.values(trial.metrics),
@@ -125,6 +142,7 @@ def judge(
         data=data,
         unseen=bool(trial.seen),
         seed=seed,
+        against="uniform" if pattern is None else "random",
     )
 
 
@@ -231,32 +249,62 @@ def _parts(metrics: Sequence[Metric], outputs: Tensor, batch: Any) -> dict[str, 
 
 
 def differences(
-    plan: Measured, other: Measured, metrics: Sequence[Metric], *, seed: int = 0
+    plan: Measured,
+    others: Measured | Sequence[Measured],
+    metrics: Sequence[Metric],
+    *,
+    seed: int = 0,
 ) -> Iterator[Difference]:
-    """The plan against another in error, angle and every metric, with paired intervals."""
+    """The plan against another, or the mean of several, in error, angle and every metric.
+
+    Intervals are paired: all plans have the same examples in a resample.
+    """
+    others = [others] if isinstance(others, Measured) else others
     rng = np.random.default_rng(seed)
     count = len(plan.moved)
     # how often each example is drawn: (resamples, E)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
     for name, root, both in (
-        ("error", math.sqrt, (plan.moved, other.moved)),
-        ("angle", float, (plan.turned, other.turned)),
+        ("error", math.sqrt, (plan.moved, [x.moved for x in others])),
+        ("angle", float, (plan.turned, [x.turned for x in others])),
     ):
-        # what is not finite is endless in every resample, drawn or not
-        ours, theirs = (np.where(np.isfinite(x), x, math.nan) for x in both)
-        pairs = [(ours.sum(), theirs.sum()), *zip(drawn @ ours, drawn @ theirs, strict=True)]
+        ours, theirs = _sums(both[0], drawn), [_sums(x, drawn) for x in both[1]]
+        pairs = zip(ours, _mean(theirs, squares=name == "error"), strict=True)
         changes = [root(1 + _change(x, y)) - 1 for x, y in pairs]
         yield _difference(name, changes)
     for metric in metrics:
-        ours, theirs = plan.metrics[metric.name], other.metrics[metric.name]
+        ours = plan.metrics[metric.name]
+        theirs = [x.metrics[metric.name] for x in others]
         picks = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
-        changes = [_gap(metric, ours[x], theirs[x]) for x in (np.arange(len(ours)), *picks)]
+        changes = [
+            _gap(metric, metric.value(ours[x]), _average([metric.value(y[x]) for y in theirs]))
+            for x in (np.arange(len(ours)), *picks)
+        ]
         yield _difference(metric.name, changes, metric=metric)
 
 
-def _gap(metric: Metric, ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Ours - theirs; endlessly bad where only ours is no number, NaN where neither is."""
-    one, two = metric.value(ours), metric.value(theirs)
+def _sums(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """The sum over the examples, then over each resample, (1 + resamples,).
+
+    What is not finite is endless in every resample, drawn or not.
+    """
+    known = np.where(np.isfinite(values), values, math.nan)
+    return np.array([known.sum(), *(drawn @ known)])
+
+
+def _mean(sums: Sequence[np.ndarray], *, squares: bool) -> np.ndarray:
+    """The mean over plans, of roots where these are sums of squares, as a square again."""
+    if len(sums) == 1:
+        return sums[0]
+    return np.sqrt(sums).mean(0) ** 2 if squares else np.mean(sums, 0)
+
+
+def _average(values: Sequence[float]) -> float:
+    return float(values[0]) if len(values) == 1 else float(np.mean(values))
+
+
+def _gap(metric: Metric, one: float, two: float) -> float:
+    """One - two; endlessly bad where only the first is no number, NaN where neither is."""
     if one == two or (math.isnan(one) and math.isnan(two)):
         return 0.0 if one == two else math.nan
     bad = -math.inf if metric.higher else math.inf

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from frog.errors import PlanRefused
 
+Against = Literal["uniform", "random"]
 Verdict = Literal["better", "no different", "worse"]
 VERDICTS: tuple[Verdict, ...] = ("better", "no different", "worse")
 SAME = 0.005
@@ -33,9 +34,9 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The plan against the uniform one in one measure, with a paired bootstrap interval.
+    """The plan against its baseline in one measure, with a paired bootstrap interval.
 
-    ``change`` is plan / uniform - 1 where ``relative``, else plan - uniform. ``low`` and ``high``
+    ``change`` is plan / baseline - 1 where ``relative``, else plan - baseline. ``low`` and ``high``
     are its 2.5 and 97.5 % quantiles over resamples of the same examples for both.
     """
 
@@ -60,7 +61,9 @@ class Judgement:
     """A plan, the uniform and random ones of its size, measured on the same examples.
 
     ``plans`` holds ``plan``, ``uniform``, ``random 1``, ...; ``differences`` the plan against the
-    uniform one in ``error``, ``angle`` and every metric, of which ``by`` decides. ``metrics`` are
+    uniform one in ``error``, ``angle`` and every metric, of which ``by`` decides; ``against``
+    "random" of a pattern, for which there is no uniform one, against the mean of the random ones,
+    and the interval is over examples, not over draws of plans. ``metrics`` are
     those of the unchanged model. ``unseen`` is whether the data were compared with those that the
     plan was made on. ``levels`` is the plan itself, in words, by matrix.
     """
@@ -75,6 +78,15 @@ class Judgement:
     data: str = ""
     unseen: bool = False
     seed: int = 0
+    against: Against = "uniform"
+
+    @property
+    def baseline(self) -> str:
+        """What the plan was held against, in words."""
+        if self.against == "uniform":
+            return "a uniform one of its size"
+        count = sum(x.name.startswith("random") for x in self.plans)
+        return f"the mean of {count} random ones of its pattern and size"
 
     @property
     def decisive(self) -> Difference:
@@ -83,7 +95,7 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """The plan against the uniform one: better, no different, worse."""
+        """The plan against its baseline: better, no different, worse."""
         return self.decisive.verdict
 
     @property
@@ -96,16 +108,15 @@ class Judgement:
         )
         of = "than" if self.verdict != "no different" else "from"
         return (
-            f"The plan is {self.verdict} {of} a uniform one of its size: {found.measure} {change} "
+            f"The plan is {self.verdict} {of} {self.baseline}: {found.measure} {change} "
             f"[{low}, {high}] on {self.examples} examples."
         )
 
     def require(self) -> None:
-        """Raise :class:`~frog.errors.PlanRefused` where the plan is worse than the uniform one."""
+        """Raise :class:`~frog.errors.PlanRefused` where the plan is worse than its baseline."""
         if self.verdict == "worse":
-            raise PlanRefused(
-                f"{self.sentence} Take the uniform one, or measure the plan on more data."
-            )
+            instead = "the uniform one" if self.against == "uniform" else "another"
+            raise PlanRefused(f"{self.sentence} Take {instead}, or measure the plan on more data.")
 
     def to_json(self, path: Any = None) -> str:
         """The judgement as JSON text; also written to ``path`` where one is given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,24 @@ def test_how_many_rounds_and_which_levels() -> None:
     for wrong in (-1, 1.5, True, "2"):
         with pytest.raises(UsageError, match="rounds must be a whole number from 0"):
             calibration(rounds=wrong)
+
+
+def test_rounds_are_for_rules_by_curves() -> None:
+    with pytest.raises(UsageError, match=r"rounds are for rules by curves .* got 'uniform'"):
+        frog.plan_prune(Twins(), 0.25, rule="uniform", calibration=calibration(rounds=1))
+    frog.plan_prune(Twins(), 0.25, rule="uniform", calibration=calibration(rounds=0))
+
+
+def test_outputs_that_overflow_in_company_say_what_to_do() -> None:
+    def breaks(model: nn.Module, batch: Tensor) -> Tensor:
+        changed = sum(bool((x.weight == 0).any()) for x in model.children())
+        return model(batch) / float(changed < 2)
+
+    rows = frog.Calibration(batches=batches(count=4), outputs=breaks)
+    how = Pruning(shares=(0.25, 0.5))
+    with pytest.raises(UsageError, match="fewer rounds"):
+        frog.plan_prune(Twins(), 0.25, calibration=rows, how=how)
+    frog.plan_prune(Twins(), 0.25, calibration=replace(rows, rounds=0), how=how)
 
 
 # ------------------------------------------------------------------------------- memory

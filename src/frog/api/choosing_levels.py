@@ -76,8 +76,10 @@ def _curve(
         if asked.action == "prune" and 0.0 in asked.levels and (alone or not levels):
             levels[0.0] = 0.0
     if not levels:
+        company = "" if alone else ", or ask for fewer rounds: all others are changed too"
         raise UsageError(
             f"{group.name} has no level at which the outputs are finite: leave it out with exclude"
+            f"{company}"
         )
     order = sorted(levels)
     return Curve(

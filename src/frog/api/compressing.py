@@ -128,6 +128,11 @@ def _ready(model: Any, named: str | LevelRule, asked: Asked) -> _Ready:
         raise UsageError(
             f"a pattern needs a rule by curves ({', '.join(deciding.CURVES)}), got '{rule}'"
         )
+    if needs != "curves" and asked.calibration is not None and asked.calibration.rounds:
+        raise UsageError(
+            f"rounds are for rules by curves ({', '.join(deciding.CURVES)}), got '{rule}': leave "
+            "them out"
+        )
     if getattr(asked.how, "importance", "") == "wanda" and asked.calibration is None:
         raise UsageError(
             "Wanda needs data: give calibration, on the command line --calibration FILE"

@@ -37,7 +37,7 @@ from benchmarks.tasks import (
 )
 from frog.allocation.levels import dynamic, linear_map, proportional, two_level, water_filling
 from frog.compression.baselines import Plan, shuffled, size_of, uniform
-from frog.compression.curves import Bits, Level, Sparsity, digest_of, sweep
+from frog.compression.curves import Bits, Company, Level, Sparsity, digest_of, sweep
 from frog.compression.damage import damage_curves, mean_curves, plan_of
 from frog.compression.inputs import input_norms
 from frog.compression.judging import Metric, Trial, differences, measure
@@ -371,7 +371,7 @@ def measured_plans(
         return made
 
     def around(plan: Plan) -> tuple[Curve, ...]:
-        cells = sweep(subject.model, units, levels=case.near, around=plan, **given)
+        cells = sweep(subject.model, units, levels=case.near, around=Company(levels=plan), **given)
         return damage_curves(units, case.near, cells)
 
     even = {x.name: case.level(case.target) for unit in units for x in unit.matrices}

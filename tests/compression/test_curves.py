@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from frog.compression.curves import (
     Bits,
+    Company,
     Sparsity,
     digest_of,
     model_digest,
@@ -87,7 +88,7 @@ def test_a_cell_around_a_plan_is_that_unit_in_its_company(tmp_path: Path) -> Non
     model, data, log = Tower(), batches(), tmp_path / "log"
     units, before, calls = matrix_units(located(model)), bits_of(model), Counted()
     plan = {x.name: LEVELS[1] for x in units[:4]}
-    given = {"levels": LEVELS[:2], "batches": data, "log": log, "around": plan}
+    given = {"levels": LEVELS[:2], "batches": data, "log": log, "around": Company(levels=plan)}
     cells = sweep(model, units, outputs=calls, **given)
     assert all(torch.equal(x, before[name]) for name, x in bits_of(model).items())
     # 2 batches: as it is, 6 units at the first level, 2 at the second, one time all in their place
@@ -109,7 +110,12 @@ def test_a_cell_around_a_plan_is_that_unit_in_its_company(tmp_path: Path) -> Non
     assert {x.around for x in alone} == {""} and len(read_log(log)) == 2 * len(cells)
     assert sweep(model, units, outputs=Counted(fail_at=0), **given) == cells
     with pytest.raises(UsageError, match=r"got 9\.weight"):
-        sweep(model, units, outputs=run, **{**given, "around": {"9.weight": LEVELS[0]}})
+        sweep(
+            model,
+            units,
+            outputs=run,
+            **{**given, "around": Company(levels={"9.weight": LEVELS[0]})},
+        )
 
 
 def test_curves_hold_squares_and_a_choice_becomes_a_plan(tmp_path: Path) -> None:

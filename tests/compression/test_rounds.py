@@ -15,7 +15,7 @@ import frog
 from benchmarks.measuring import allocator_peak
 from frog.allocation.levels import dynamic
 from frog.api.sweeping import near, rounds_of
-from frog.compression.curves import Bits, Sparsity, read_log, sweep
+from frog.compression.curves import Bits, Company, Sparsity, read_log, sweep
 from frog.compression.live import matrix_units, put_aside, read
 from frog.compression.planned import level_of
 from frog.compression.rounds import in_rounds
@@ -117,7 +117,7 @@ def test_a_round_against_sweeps_by_hand(tmp_path: Path) -> None:
     total = sum(x.params for unit in units for x in unit.matrices)
 
     def curves(around: dict[str, float] | None) -> list[Curve]:
-        plan = None if around is None else {k: level_of(how, x) for k, x in around.items()}
+        plan = Company(levels={k: level_of(how, x) for k, x in (around or {}).items()})
         cells = {(x.unit, x.level): x.error**2
                  for x in sweep(model, units, levels=levels, around=plan, **given)}  # fmt: skip
         return [
@@ -277,6 +277,6 @@ def test_a_sweep_around_a_plan_takes_no_second_model(tmp_path: Path) -> None:
     plan = {x.name: Bits(Rounding(bits=4)) for x in units}
     with allocator_peak() as peak:
         sweep(model, units, levels=[Bits(Rounding(bits=3))], batches=[torch.randn(8, 256)],
-              outputs=run, log=tmp_path / "log", around=plan)  # fmt: skip
+              outputs=run, log=tmp_path / "log", around=Company(levels=plan))  # fmt: skip
     one = 256 * 256 * 4 / 2**20
     assert peak() < 8 * one, "of 16 matrices"

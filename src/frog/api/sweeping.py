@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from frog.api.planned_units import Group, Located
-from frog.compression.curves import Level, Log, digest_of, model_digest, read_log, sweep
+from frog.compression.curves import Company, Level, Log, digest_of, model_digest, read_log, sweep
 from frog.compression.inputs import input_norms
 from frog.compression.planned import level_of
 from frog.types.level_plans import Calibration, Pruning, Quantisation
@@ -69,8 +69,10 @@ def measured(
                     path=calibration.log or Path(folder) / "sweep.jsonl",
                     on_cell=calibration.on_cell,
                 ),
-                around=company,
-                others=[x for group in groups if group not in free for x in group.matrices],
+                around=Company(
+                    levels=company,
+                    others=tuple(x for y in groups if y not in free for x in y.matrices),
+                ),
             )
         by_key = {level.key: number for number, level in levels.items()}
         for cell in cells:

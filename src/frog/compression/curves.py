@@ -147,6 +147,23 @@ class Log:
     on_cell: Callable[[int, int, str, str], None] = lambda done, total, unit, level: None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """What all other units have while one is measured: levels by name of matrix.
+
+    ``others`` are matrices that it names beside those of the units: they are not measured.
+    """
+
+    levels: Mapping[str, Level]
+    others: tuple[WeightMatrix, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of the levels, "" where there are none."""
+        keys = {name: self.levels[name].key for name in sorted(self.levels)}
+        return digest_of(keys) if keys else ""
+
+
 def sweep(
     model: nn.Module,
     units: Iterable[LiveUnit],
@@ -155,16 +172,14 @@ def sweep(
     batches: Sequence[Any],
     outputs: Outputs,
     log: Path | str | Log,
-    around: Mapping[str, Level] | None = None,
-    others: Iterable[WeightMatrix] = (),
+    around: Company | None = None,
 ) -> tuple[Cell, ...]:
     """The distortion of every unit at every level, in this order, each measured once.
 
     ``outputs(model, batch)`` gives the tensor that is compared, its rows along the last axis; it
     must give the same for the same model and batch, and another function needs another log. Cells
-    that ``log`` has for the same weights and batches are not measured again. ``around``, levels by
-    name of matrix, is a plan that all other units follow meanwhile, and ``others`` beside them that
-    are not measured: what a unit costs in company.
+    that ``log`` has for the same weights and batches are not measured again. ``around`` is a plan
+    that all other units follow meanwhile: what a unit costs in company.
     Memory: the model, its own outputs and a copy of one unit; pruning also holds the scores of one
     matrix, twice. What ``around`` names is kept in a file beside the log meanwhile. The weights are
     put back bit for bit, also after an error.
@@ -176,10 +191,11 @@ def sweep(
     for word, names in (("units", [x.name for x in units]), ("levels", [x.key for x in levels])):
         if len(set(names)) < len(names):
             raise UsageError(f"{word} must have different names, got {', '.join(names)}")
-    matrices, around = [x for unit in units for x in unit.matrices], around or {}
-    places = named([*matrices, *others], around)
+    matrices = [x for unit in units for x in unit.matrices]
+    around = around or Company(levels={})
+    plan, company = around.levels, around.digest
+    places = named([*matrices, *around.others], plan)
     weights, data = model_digest(model), digest_of(batches)
-    company = digest_of({name: around[name].key for name in sorted(around)}) if around else ""
     known = {
         (x.unit, x.level): x
         for x in read_log(path)
@@ -192,13 +208,11 @@ def sweep(
         with inference(model), _Log(path) as out:
             base = [checked_output(outputs(model, batch)).clone() for batch in batches]
             with put_aside(model, places, path.parent) as own:
-                follow(model, places, around)
+                follow(model, places, plan)
                 joint = None
                 for unit, missing in wanted:
                     for level in missing:
-                        theirs = {
-                            around[x.name].key if x.name in around else "" for x in unit.matrices
-                        }
+                        theirs = {plan[x.name].key if x.name in plan else "" for x in unit.matrices}
                         if theirs == {level.key}:
                             # the unit is in its place in the plan: one number for all such units
                             joint = joint or _distortion(model, batches, outputs, base)
@@ -206,7 +220,7 @@ def sweep(
                         else:
                             with restored(model, unit.matrices):
                                 for matrix in unit.matrices:
-                                    if matrix.name in around:
+                                    if matrix.name in plan:
                                         write(model, matrix, own(matrix.name))
                                     change(model, matrix, partial(level.apply, matrix.name))
                                 error, angle = _distortion(model, batches, outputs, base)
@@ -217,10 +231,6 @@ def sweep(
                         done += 1
                         told.on_cell(done, total, unit.name, level.key)
     return tuple(known[unit.name, level.key] for unit in units for level in levels)
-
-
-def _keys(plan: Mapping[str, Level], unit: LiveUnit) -> set[str]:
-    return {plan[x.name].key if x.name in plan else "" for x in unit.matrices}
 
 
 def named(matrices: Iterable[WeightMatrix], plan: Mapping[str, Level]) -> list[WeightMatrix]:

@@ -29,7 +29,7 @@ ANYWHERE = (
     "random-columns+default",
 )  # fmt: skip
 IDEAS = {
-    "photos": (ANYWHERE, range(8)),
+    "photos": (ANYWHERE, range(10)),
     "signs": ((*ANYWHERE, "random+head-first", "random+recipe-0.6"), range(3)),
 }
 """By task a method for each mechanism tried against forgetting, what they are held against, and

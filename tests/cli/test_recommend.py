@@ -102,12 +102,12 @@ def test_nothing_that_is_read_is_written_over(
     assert files_of(report.parent) | files_of(planted.parent) == before
 
 
-def test_what_cannot_be_read_ends_with_4(own_process: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_read_ends_with_4(in_process: Run, tmp_path: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\x10")
-    done = own_process("recommend", broken)
+    done = in_process("recommend", broken)
     assert done.code == 4 and "broken.safetensors" in done.err and "Traceback" not in done.err
-    assert own_process("recommend", tmp_path / "none").code == 4
+    assert in_process("recommend", tmp_path / "none").code == 4
 
 
 def test_a_bad_report_names_itself(in_process: Run, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal(tmp_path, in_proc
         assert "evil" in done.out
 
 
+@pytest.mark.slow
 def test_ascii_terminal(model, own_process):
     done = own_process("analyze", model, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.code == 0
@@ -96,6 +97,7 @@ def test_ascii_terminal(model, own_process):
     assert "\\u03b1" in done.out
 
 
+@pytest.mark.slow
 def test_no_color_is_honoured(model):
     """Rich colours a terminal only; FORCE_COLOR makes one of a pipe."""
     words = [sys.executable, "-m", "frog", "inspect", str(model)]
@@ -222,6 +224,7 @@ def test_parquet_without_pyarrow_is_refused_before_measuring(model, in_process, 
     assert "measured" not in done.err
 
 
+@pytest.mark.slow
 @ON_LINUX
 @pytest.mark.parametrize("verb", ["analyze", "report", "gate"])
 def test_full_disk_leaves_the_earlier_file(verb, model, tmp_path, in_process):

@@ -140,6 +140,7 @@ def test_command_line_runs_resumes_and_records_failures(tmp_path):
     assert again["digest"] == there["full"]["digest"]
 
 
+@pytest.mark.slow
 def test_stopped_run_goes_on_where_it_was(tmp_path):
     more = ("--methods", "full", "--seeds", "0,1,2,3")
     process = subprocess.Popen(command(tmp_path, *more), cwd=ROOT, env=environment(0.05), text=True,

@@ -4,8 +4,8 @@
 
 Plans as ``frog plan`` makes them (64 sentences for MiniLM, its default), without rounds, with one
 and with three, beside plans by alpha of both signs, held against the uniform plan on data that they
-were not made on. Runs are kept, cells too: it can be stopped. Half an hour of CPU time a split of
-MiniLM. ``--write`` puts the tables into ``benchmarks/results``.
+were not made on. Runs are kept, cells too: it can be stopped. A quarter of an hour of CPU time
+a split of MiniLM. ``--write`` puts the tables into ``benchmarks/results``.
 """
 
 from __future__ import annotations
@@ -127,18 +127,22 @@ def table(splits: Mapping[int, dict[str, Any]], case: str) -> Iterator[str]:
     """One case: every plan against the uniform one, in the mean and split by split."""
     found = [splits[x][case]["plans"] for x in sorted(splits)]
     metric = next(x for x in found[0]["uniform"]["against"] if x not in ("error", "angle"))
-    yield (f"| plan | size | error | error against uniform | split by split | 1 - cos | {metric} |")
-    yield "|---|--:|--:|--:|---|--:|--:|"
+    yield (
+        "| plan | size | error | error against uniform | split by split | 1 - cos against uniform "
+        f"| split by split | {metric} |"
+    )
+    yield "|---|--:|--:|--:|---|--:|---|--:|"
     for name in found[0]:
         rows = [x[name] for x in found]
         plain = name in ("unchanged", "uniform")
-        each = [x["against"]["error"] for x in rows]
+        each, turned = ([x["against"][measure] for x in rows] for measure in ("error", "angle"))
         cells = [
             f"{np.mean([x['size'] for x in rows]):.4f}" if name != "unchanged" else "–",
             f"{np.mean([x['error'] for x in rows]):.4f}",
             "–" if plain else over_splits(each),
             "–" if plain else ", ".join(f"{x:+.1%}" for x in each),
-            "–" if plain else over_splits([x["against"]["angle"] for x in rows]),
+            "–" if plain else over_splits(turned),
+            "–" if plain else ", ".join(f"{x:+.1%}" for x in turned),
             f"{np.mean([x[metric] for x in rows]):.4f}",
         ]
         yield f"| {name} | " + " | ".join(cells) + " |"

@@ -33,7 +33,7 @@ IDEAS = {
     "signs": ((*ANYWHERE, "random+head-first", "random+recipe-0.6"), range(3)),
 }
 """By task a method for each mechanism tried against forgetting, what they are held against, and
-seeds: on ``photos`` eight show one point; ``signs`` has 250 examples and varies more. What acts on
+seeds: on ``photos`` ten show one point; ``signs`` has 250 examples and varies more. What acts on
 a new head alone is not run where there is none."""
 
 

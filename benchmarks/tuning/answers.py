@@ -55,6 +55,8 @@ QUESTIONS = (
         "random", "random+head-first", "random+scaled", "random+head-first+scaled",
         "random+recipe-0.6", "random+recipe-0.8", "full", "full+head-first", "full+scaled",
         "full+head-first+scaled", "full+recipe-0.4", "full+recipe-0.6", "full+recipe-0.8")),
+    Question(asks="How much of the change is kept, by the loss?", methods=(
+        "random+auto", "random+auto+by-loss", "default", "default+by-loss")),
     Question(asks="Other protections of the old task", methods=(
         "random", "random+project", "random+self-fisher", "random+distil", "random+decay",
         "random+even-steps", "random+norms", "random/late")),

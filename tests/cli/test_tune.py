@@ -334,3 +334,34 @@ def same_weights(first: Path, second: Path) -> None:
     assert all((weights[0][k].numpy() == v.numpy()).all() for k, v in weights[1].items())
     told = [json.loads((folder / "metrics.json").read_text()) for folder in (first, second)]
     assert told[0]["after"] == told[1]["after"] and told[0]["before"] == told[1]["before"]
+
+
+def test_ctrl_c_in_the_middle_of_a_line_is_answered_after_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A buffered writer refuses a second call from a handler that interrupted the first."""
+    from frog.cli.tune import Display
+
+    class Busy:
+        def __init__(self) -> None:
+            self.busy = True
+
+        def flush(self) -> None:
+            if self.busy:
+                raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    told: list[str] = []
+    stream = Busy()
+    monkeypatch.setattr("frog.cli.tune.say", told.append)
+    display = Display(quiet=True)
+    display.stage("training")
+    with monkeypatch.context() as patch:
+        patch.setattr("frog.cli.tune.sys.stderr", stream)
+        display._asked(signal.SIGINT, None)
+        assert display.stop and not told
+        stream.busy = False
+        display.step(1, 10, 0.1)
+        display.step(2, 10, 0.2)
+        assert told == ["ending after this step, with a checkpoint (again: at once)"]
+        with pytest.raises(KeyboardInterrupt):
+            display._asked(signal.SIGINT, None)

@@ -156,6 +156,7 @@ class Display:
         self.training_since = 0.0
         self.loss = ""
         self.stop = False
+        self._untold = False
         self._first: tuple[int, float] | None = None
         self._last_line = 0.0
         self._bar: Any = None
@@ -225,6 +226,8 @@ class Display:
         if self._first is None:
             self._first = (done - 1, self.training_since or now)
         left = self._left(done, total, now)
+        if self._untold:
+            self._answer()
         if self.quiet:
             return
         if TALK.is_terminal:
@@ -258,6 +261,13 @@ class Display:
         if not self.training_since or self.stop:
             raise KeyboardInterrupt
         self.stop = True
+        try:
+            self._answer()
+        except RuntimeError:  # in the middle of a line, which no other may enter: told after it
+            self._untold = True
+
+    def _answer(self) -> None:
+        self._untold = False
         self._end_bars()
         say("ending after this step, with a checkpoint (again: at once)")
 

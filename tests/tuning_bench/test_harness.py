@@ -114,6 +114,7 @@ def test_slow_tasks_come_last():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_command_line_runs_resumes_and_records_failures(tmp_path):
     code, out = run(tmp_path, "--seeds", "0")
     assert code == 1 and "failed: RuntimeError: broken toy" in out

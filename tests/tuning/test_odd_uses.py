@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import frog
 from frog.errors import ModelError
 from frog.tuning import Tuner
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
@@ -102,3 +103,19 @@ def test_a_base_of_negative_zeros_and_subnormal_numbers_keeps_its_bits() -> None
         if flushed:
             torch.set_flush_denormal(False)
     assert torch.equal(model.weight.detach().view(torch.int32), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autocast_casts_what_it_casts_without_a_tuner(dtype: torch.dtype) -> None:
+    """float64 stays float64, all else is computed in 16 bits, and the bits are the same."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)).to(dtype)
+    x = torch.randn(5, 32, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = model(x)
+    chosen = frog.select(model, frog.allocate(frog.analyze(model), 0.1), score="random")
+    with frog.Tuner(model, chosen) as tuner, torch.autocast("cpu", torch.bfloat16):
+        y = model(x)
+        y.float().square().mean().backward()
+        assert y.dtype == plain.dtype and torch.equal(y, plain)
+        assert all(x.change.grad is not None for x in tuner.compacts)

@@ -121,6 +121,9 @@ def _linear(self: Any, input: Tensor) -> Tensor:
     else:
         # Two axes: the product of three is a view, and a tap goes on the tensor itself.
         x = input.reshape(-1, input.shape[-1])
+        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+            # as autocast does for itself: cast once, and kept for the way back in half the bytes
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         y = F.linear(x, self._parameters["weight"], self.bias)
         y = Tap.apply(y, owner.compacts["weight"].change, x.detach(), owner.pieces)
         y = y.view(*input.shape[:-1], y.shape[-1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frog.errors import UsageError
-from frog.tuning.passes import Loss, loss_of, refuse_one_batch, undisturbed
+from frog.tuning.passes import Loss, loss_of, one_number, refuse_one_batch, undisturbed
 
 if TYPE_CHECKING:
     from frog.tuning.attach import Tuner
@@ -58,14 +58,11 @@ def _keep(tuner: Tuner, ends: list[torch.Tensor], tenths: int) -> None:
 def _mean_loss(tuner: Tuner, batches: list[Any], loss: Loss | None) -> float:
     """Over all batches, of all processes under DDP; not finite where one of them is not."""
     model = tuner.model
-    with undisturbed(model, ()), torch.no_grad():
-        values = [(loss or loss_of)(model, batch) for batch in batches]
-    for number, value in enumerate(values, start=1):
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            raise UsageError(
-                f"the loss of batch {number} must be a tensor of one number, got {got}"
-            )
+    with undisturbed(model, ()):
+        values = [
+            one_number((loss or loss_of)(model, batch), number)
+            for number, batch in enumerate(batches, start=1)
+        ]
     total = torch.stack([x.detach().cpu().double().reshape(()) for x in values]).sum()
     sums = torch.stack([total, torch.tensor(float(len(values)), dtype=torch.float64)])
     if torch.distributed.is_available() and torch.distributed.is_initialized():

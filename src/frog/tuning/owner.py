@@ -114,16 +114,20 @@ def _through_bridge(attribute: str) -> property:
     return property(get, put)
 
 
+def _cast(x: Tensor) -> Tensor:
+    """The input as autocast casts it: once, and kept for the way back in half the bytes."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
+
+
 def _linear(self: Any, input: Tensor) -> Tensor:
     owner: Owner = self.__dict__[PLACE]
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         y = owner.kind.forward(self, input)
     else:
         # Two axes: the product of three is a view, and a tap goes on the tensor itself.
-        x = input.reshape(-1, input.shape[-1])
-        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-            # as autocast does for itself: cast once, and kept for the way back in half the bytes
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = _cast(input.reshape(-1, input.shape[-1]))
         y = F.linear(x, self._parameters["weight"], self.bias)
         y = Tap.apply(y, owner.compacts["weight"].change, x.detach(), owner.pieces)
         y = y.view(*input.shape[:-1], y.shape[-1])
@@ -135,7 +139,7 @@ def _conv1d(self: Any, x: Tensor) -> Tensor:
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         y = owner.kind.forward(self, x)
     else:
-        flat = x.reshape(-1, x.shape[-1])
+        flat = _cast(x.reshape(-1, x.shape[-1]))
         y = torch.addmm(self.bias, flat, self._parameters["weight"])
         y = Tap.apply(y, owner.compacts["weight"].change, flat.detach(), owner.pieces)
         y = y.view(*x.shape[:-1], y.shape[-1])

@@ -175,13 +175,19 @@ def _once(take: Take, name: str, taken: set[str]) -> Callable[[Tensor], None]:
     return hook
 
 
-def checked_loss(value: Any, number: int) -> Tensor:
-    """The loss of a batch; UsageError where it is not one finite number with a gradient."""
+def one_number(value: Any, number: int) -> Tensor:
+    """The loss of a batch; UsageError where it is not a tensor of one number."""
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise UsageError(
             f"the loss of batch {number} must be a tensor of one number, got "
             f"{tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__}"
         )
+    return value
+
+
+def checked_loss(value: Any, number: int) -> Tensor:
+    """The loss of a batch; UsageError where it is not one finite number with a gradient."""
+    value = one_number(value, number)
     if not math.isfinite(float(value.detach())):
         raise UsageError(
             f"the loss of batch {number} must be finite, got {float(value.detach())}: look at that "

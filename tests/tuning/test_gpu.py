@@ -1,6 +1,7 @@
 """The tuner on a CUDA device: gradients, bits and losses there, as on the processor."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+import frog
 from frog.numerics.units import unit_count, unit_entries
 from frog.tuning import Tuner
 from frog.tuning.gradients import STRATEGIES, choose_strategy, compact_gradient, keep, pattern_of
+from frog.tuning.owner import PLACE
 from frog.types import GRANULARITIES
 from tests.tuning.models import batches, bits, choose, llama, masks, moved_only_inside
+from tests.tuning.runs import trainer
+from tests.tuning.test_together import attach
 
 pytest.importorskip("transformers")
 pytestmark = [
@@ -21,6 +26,7 @@ pytestmark = [
 ]
 
 SHAPE, BLOCK = (48, 80), (4, 8)
+CPU = torch.device("cpu")
 OF = {"rows": "row", "columns": "column", "blocks": "block"}
 
 
@@ -132,6 +138,60 @@ def test_a_grad_scaler_and_a_move_between_devices() -> None:
     model.cpu()
     tuner.keep()
     assert moved_only_inside(before, model, mask)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_all_parts_follow_a_move(granularity: str) -> None:
+    """Made on the processor with noise and guards, trained, resumed and left on the GPU."""
+    tuner = attach(granularity)
+    before, mask = bits(tuner.model), {k: v.cuda() for k, v in masks(tuner).items()}
+    model = tuner.model.train().cuda()
+    tuner.plan_steps(6)
+    optimizer = tuner.optimizer(lr=1e-3)
+    losses = train(model, optimizer, batches(6))
+    assert all(np.isfinite(losses)) and tuner.step == 6
+    before = {k: v.cuda() for k, v in before.items()}
+    assert moved_only_inside(before, model, mask)
+    assert tuner.rate(batches(2), loss=lambda m, x: m(**on_gpu(x)).loss).lr > 0
+    tuner.fit_change(batches(2), loss=lambda m, x: m(**on_gpu(x)).loss)
+    assert moved_only_inside(before, model, mask)
+    model.cpu()
+    assert tuner.delta().count > 0
+    tuner.revert()
+    assert all(torch.equal(before[k].cpu(), v) for k, v in bits(model).items())
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_trainer_takes_the_model_to_the_gpu(granularity: str, tmp_path: Path) -> None:
+    """The tuner is made before the Trainer, as the README shows it."""
+    model = llama()
+    before = bits(model)
+    tuner = Tuner(model, choose(model, granularity=granularity), noise=frog.Noise.guided(0.05))
+    mask = masks(tuner)
+    made = trainer(model, tuner, tmp_path, use_cpu=False, max_steps=4)
+    made.add_callback(tuner.callback())
+    made.train()
+    assert tuner.step == 4 and next(model.parameters()).is_cuda
+    model.cpu()
+    tuner.keep()
+    assert moved_only_inside(before, model, mask)
+
+
+def test_the_strategy_is_chosen_anew_after_a_move() -> None:
+    model = llama()
+    tuner = Tuner(model, choose(model, 0.01))
+    model(**batches(1)[0]).loss.backward()
+    kinds = {p.pattern.strategy for x in tuner._owners for p in owner_of(x).pieces(CPU)}
+    assert kinds == {"pairs"}
+    model.cuda()
+    model.zero_grad()
+    model(**on_gpu(batches(1)[0])).loss.backward()
+    there = [p for x in tuner._owners for p in owner_of(x).pieces(next(x.parameters()).device)]
+    assert {p.pattern.strategy for p in there} == {"gather"}
+
+
+def owner_of(module: nn.Module) -> Any:
+    return module.__dict__[PLACE]
 
 
 def test_memory_is_that_of_the_selection() -> None:

@@ -97,7 +97,7 @@ def test_entries_in_any_order() -> None:
     """Views of fused tensors need not be ascending."""
     rows, columns = np.array([5, 0, 5, 2]), np.array([1, 9, 0, 3])
     x, dy = torch.randn(6, SHAPE[1]), torch.randn(6, SHAPE[0])
-    for strategy in ("sampled", "gather", "slabs"):
+    for strategy in ("pairs", "sampled", "gather", "slabs"):
         made = pattern_of(SHAPE, strategy, lambda: (rows, columns), rows * SHAPE[1] + columns)
         found = compact_gradient(keep(x, made), dy, made)
         assert torch.allclose(found, (dy.T @ x)[rows, columns], atol=1e-5)
@@ -106,7 +106,7 @@ def test_entries_in_any_order() -> None:
 def test_columns_keep_only_their_columns() -> None:
     made, _ = pattern("columns", 3)
     assert keep(torch.zeros(4, 40), made).shape == (4, 3)
-    for strategy in ("rows", "blocks", "gather", "sampled"):
+    for strategy in ("rows", "blocks", "pairs", "gather", "sampled"):
         x = torch.zeros(4, 40)
         assert keep(x, pattern(strategy, 3)[0]) is x  # alive anyway: no second copy
 
@@ -123,9 +123,13 @@ def test_a_strategy_for_every_granularity(granularity: str) -> None:
         assert (chosen == "sampled") <= (granularity == "element" and device == "cpu")
 
 
-def test_elements_of_a_large_matrix_are_sampled_while_they_are_few() -> None:
-    def of(side: int, share: float, device: str = "cpu") -> str:
-        return choose_strategy("element", (side, side), (1, 1), int(share * side**2), device)
+def test_elements_by_how_many_they_are() -> None:
+    """A pair of columns an entry, a sampled product, or the dense gradient."""
 
-    assert of(512, 0.01) == "sampled"
-    assert of(512, 0.5) == of(64, 0.01) == of(512, 0.01, "cuda") == "gather"
+    def of(shape: tuple[int, int], count: int, device: str = "cpu") -> str:
+        return choose_strategy("element", shape, (1, 1), count, device)
+
+    assert of((512, 512), 512) == of((64, 172), 118) == "pairs"
+    assert of((512, 512), 513) == "sampled"
+    assert of((512, 512), 100_000) == of((64, 172), 119) == "gather"
+    assert of((512, 512), 3, "cuda") == of((512, 512), 513, "cuda") == "gather"

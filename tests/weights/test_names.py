@@ -10,11 +10,14 @@ from transformers.core_model_loading import (
     WeightRenaming,
 )
 
+import frog
 from frog.numerics import views
+from frog.weights import tracing
 from frog.weights.catalogue import catalogue
 from frog.weights.module import list_module
 from frog.weights.names import locate, to_disk
 from frog.weights.source import list_tensors
+from tests.tuning.models import choose, llama
 from tests.weights import tiny_models
 
 
@@ -46,6 +49,22 @@ def test_wrapped_models_are_found(wrapper):
     assert {m.name for m in catalogue(list_tensors(holder)).matrices} == {
         m.name for m in listed.matrices
     }
+
+
+def test_what_a_tuner_adds_is_not_asked_of_a_conversion(monkeypatch):
+    """Some conversions of transformers take ``name_change`` for ``name``."""
+    model = llama()
+    listed = catalogue(list_tensors(model))
+    asked, trace = [], tracing.trace
+
+    def recorded(shapes, model):
+        asked.extend(shapes)
+        return trace(shapes, model)
+
+    monkeypatch.setattr(tracing, "trace", recorded)
+    with frog.Tuner(model, choose(model)):
+        assert_located(listed, model)
+    assert asked and not [name for name in asked if name.endswith("_change")]
 
 
 def test_a_file_without_a_head_is_found_in_a_model_with_one(tmp_path):

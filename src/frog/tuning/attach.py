@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -341,14 +342,11 @@ class Tuner(Attached, Guarded):
         self._followed = Followed(self)
 
     def _adopt(self, module: nn.Module, compacts: dict[str, Compact]) -> None:
-        call, pieces = "other", []
+        call, mine = "other", []
         if list(compacts) == ["weight"]:
-            compact = compacts["weight"]
             call = call_of(module, "weight")
-            if call in ("linear", "conv1d"):
-                mine = [x for x in self.matrices if x.compact is compact]
-                pieces = pieces_of(compact, mine, call)
-        owner.adopt(module, compacts, call, pieces)
+            mine = [x for x in self.matrices if x.compact is compacts["weight"]]
+        owner.adopt(module, compacts, call, partial(pieces_of, mine, call))
         self._owners.append(module)
 
     def _detach(self) -> None:

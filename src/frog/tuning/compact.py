@@ -30,16 +30,30 @@ class Compact:
     def __init__(self, name: str, weight: nn.Parameter, index: Tensor) -> None:
         self.name = name
         self.weight = weight
-        self.index = index.to(weight.device)
-        self.base = self._flat()[self.index].clone()
+        self._index = index.to(weight.device)
+        self._base = self._flat()[self._index].clone()
         self.change = nn.Parameter(
             torch.zeros(len(index), dtype=torch.float32, device=weight.device)
         )
         setattr(self.change, BESIDE, True)
         # -0.0 + 0 is 0.0, and subnormal numbers may be flushed: only then a sum can lose bits
-        self._delicate = bool((self.base.double().abs() < torch.finfo(self.base.dtype).tiny).any())
+        self._delicate = bool(
+            (self._base.double().abs() < torch.finfo(self._base.dtype).tiny).any()
+        )
         self._size = weight.numel()
         self._held: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def index(self) -> Tensor:
+        """(k,) int64, on the device of the weight of now."""
+        self._move()
+        return self._index
+
+    @property
+    def base(self) -> Tensor:
+        """(k,) in the stored dtype, on the device of the weight of now."""
+        self._move()
+        return self._base
 
     def values(self) -> Tensor:
         """The chosen entries as the change says, (k,), in the stored dtype.
@@ -58,7 +72,7 @@ class Compact:
     @torch.no_grad()
     def write(self) -> None:
         """Put base + change, rounded to the stored dtype, into the dense weight."""
-        self._follow()
+        self._check()
         self._flat().scatter_(0, self.index, self.values())
 
     @torch.no_grad()
@@ -74,7 +88,7 @@ class Compact:
         A change that gives these very bits stays: a rounded weight knows less than it does. Where
         no float32 change gives them, the bits are held until the entry trains again.
         """
-        self._follow()
+        self._check()
         now = self._flat()[self.index]
         known = equal_bits(now, self.values())
         fresh = torch.where(equal_bits(now, self.base), 0.0, (now.double() - self.base).float())
@@ -91,8 +105,8 @@ class Compact:
         # .data has a version counter of its own: what autograd saved of the weight stays valid
         return self.weight.data.view(-1)
 
-    def _follow(self) -> None:
-        """Go to the device of the weight; refuse where the model was cast in between."""
+    def _check(self) -> None:
+        """Refuse where the model was spread or cast in between."""
         if self.weight.numel() != self._size or hasattr(self.weight, "full_tensor"):
             raise UsageError(
                 f"{self.name} was spread over processes: sharded training (FSDP, ZeRO-3) is not "
@@ -104,9 +118,12 @@ class Compact:
                 f"{self.weight.dtype} (and its change {self.change.dtype}): cast the model before "
                 "the Tuner is made"
             )
-        if self.index.device != self.weight.device:
-            self.index = self.index.to(self.weight.device)
-            self.base = self.base.to(self.weight.device)
+
+    def _move(self) -> None:
+        """Go where the weight went: a trainer moves the model after the Tuner is made."""
+        if self._index.device != self.weight.device:
+            self._index = self._index.to(self.weight.device)
+            self._base = self._base.to(self.weight.device)
             if self._held is not None:
                 at, values = self._held
                 self._held = (at.to(self.weight.device), values.to(self.weight.device))

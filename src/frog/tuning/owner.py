@@ -33,20 +33,34 @@ SUFFIX = "_change"
 class Owner:
     """What a tuned module knows: its own class, its compacts by parameter name, its taps.
 
-    ``output`` maps input and output of a call to a new output in training mode (noise).
+    ``make_pieces`` makes the pieces of a tap for the device of now. ``output`` maps input and
+    output of a call to a new output in training mode (noise).
     """
 
     kind: type[nn.Module]
     compacts: dict[str, Compact]
     call: str
-    pieces: list[Piece] = field(default_factory=list)
+    make_pieces: Callable[[], list[Piece]]
     output: Callable[[Tensor, Tensor], Tensor] | None = None
+    _pieces: list[Piece] = field(default_factory=list)
+    _device: torch.device | None = None
+
+    def pieces(self, device: torch.device) -> list[Piece]:
+        """The pieces, made at the first call and after a move: strategies are by device."""
+        if self._device != device:
+            self._pieces, self._device = self.make_pieces(), device
+        return self._pieces
 
 
-def adopt(module: nn.Module, compacts: dict[str, Compact], call: str, pieces: list[Piece]) -> Owner:
+def adopt(
+    module: nn.Module,
+    compacts: dict[str, Compact],
+    call: str,
+    make_pieces: Callable[[], list[Piece]],
+) -> Owner:
     """Give a module its class for the time of tuning; the compacts become its parameters."""
     kind = type(module)
-    made = Owner(kind, compacts, call, pieces)
+    made = Owner(kind, compacts, call, make_pieces)
     module.__dict__[PLACE] = made
     for attribute, compact in compacts.items():
         module.register_parameter(attribute + SUFFIX, compact.change)
@@ -129,7 +143,7 @@ def _linear(self: Any, input: Tensor) -> Tensor:
         # Two axes: the product of three is a view, and a tap goes on the tensor itself.
         x = _cast(input.reshape(-1, input.shape[-1]))
         y = F.linear(x, self._parameters["weight"], self.bias)
-        y = Tap.apply(y, owner.compacts["weight"].change, x.detach(), owner.pieces)
+        y = Tap.apply(y, owner.compacts["weight"].change, x.detach(), owner.pieces(x.device))
         y = y.view(*input.shape[:-1], y.shape[-1])
     return _output(self, owner, input, y)
 
@@ -141,7 +155,7 @@ def _conv1d(self: Any, x: Tensor) -> Tensor:
     else:
         flat = _cast(x.reshape(-1, x.shape[-1]))
         y = torch.addmm(self.bias, flat, self._parameters["weight"])
-        y = Tap.apply(y, owner.compacts["weight"].change, flat.detach(), owner.pieces)
+        y = Tap.apply(y, owner.compacts["weight"].change, flat.detach(), owner.pieces(x.device))
         y = y.view(*x.shape[:-1], y.shape[-1])
     return _output(self, owner, x, y)
 

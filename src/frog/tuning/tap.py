@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from frog.numerics.views import entries
-from frog.tuning.compact import Compact
 from frog.tuning.gradients import Pattern, choose_strategy, compact_gradient, keep, pattern_of
 from frog.tuning.matrix import TunedMatrix
 
@@ -59,17 +58,17 @@ def _gradient(kept: tuple[Tensor, ...], dy: Tensor, pieces: list[Piece]) -> Tens
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def pieces_of(compact: Compact, matrices: list[TunedMatrix], call: str) -> list[Piece]:
+def pieces_of(matrices: list[TunedMatrix], call: str) -> list[Piece]:
     """The pieces of a layer's weight, in the order of the slots of its change.
 
-    ``call`` is ``linear`` for a weight (out, in), ``conv1d`` for one (in, out).
+    ``matrices`` are those of one weight, on the device of which the pieces are made; ``call`` is
+    ``linear`` for a weight (out, in), ``conv1d`` for one (in, out).
     """
-    return [
-        _piece(compact, matrix, call) for matrix in sorted(matrices, key=lambda x: x.slot.start)
-    ]
+    return [_piece(matrix, call) for matrix in sorted(matrices, key=lambda x: x.slot.start)]
 
 
-def _piece(compact: Compact, matrix: TunedMatrix, call: str) -> Piece:
+def _piece(matrix: TunedMatrix, call: str) -> Piece:
+    compact = matrix.compact
     device = compact.weight.device
     turned = call == "conv1d"
     width = compact.weight.shape[1]
@@ -79,7 +78,7 @@ def _piece(compact: Compact, matrix: TunedMatrix, call: str) -> Piece:
     outputs, inputs = (down[1], along[0]) if turned else (down[0], along[1])
     fixed = (down[0], along[1]) if turned else (down[1], along[0])
     if any(len(np.unique(x)) > 1 for x in fixed):
-        return _entrywise(compact, matrix, turned)
+        return _entrywise(matrix, turned)
     outs, ins = (
         compact.weight.shape[::-1] if turned else compact.weight.shape
     )  # of the layer as a whole
@@ -96,8 +95,9 @@ def _piece(compact: Compact, matrix: TunedMatrix, call: str) -> Piece:
     return Piece(pattern, _some(outputs, outs, device), _some(inputs, ins, device))
 
 
-def _entrywise(compact: Compact, matrix: TunedMatrix, turned: bool) -> Piece:
+def _entrywise(matrix: TunedMatrix, turned: bool) -> Piece:
     """A matrix whose rows are not outputs: its entries one by one, in the weight's own places."""
+    compact = matrix.compact
     flat = compact.index[matrix.slot].cpu().numpy()
     rows, columns = np.divmod(flat, compact.weight.shape[1])
     outs, ins = compact.weight.shape

@@ -20,6 +20,7 @@ import torch
 from frog.numerics import views
 from frog.types import Catalogue, LiveParameter, MatrixView
 from frog.weights import tracing
+from frog.weights.module import BESIDE, stored_torch
 from frog.weights.stored import StoredTensor, TensorList
 from frog.weights.tracing import Piece, Trace, Traces
 
@@ -69,6 +70,7 @@ def locate(catalogue: Catalogue, model: torch.nn.Module) -> Catalogue:
     shapes = {
         name: tuple(parameter.shape)
         for name, parameter in inner.named_parameters(remove_duplicate=False)
+        if not hasattr(parameter, BESIDE)  # some conversions take name_change for name
     }
     traces = tracing.as_they_are(shapes)
     if _is_transformers(inner):
@@ -147,8 +149,6 @@ def _converted(
     Rare: rotary permutations of a few vision towers. Such a matrix has no live view.
     """
     from transformers.core_model_loading import revert_weight_conversion
-
-    from frog.weights.module import stored_torch
 
     def codes() -> np.ndarray:
         state = model.state_dict()

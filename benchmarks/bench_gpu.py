@@ -1,0 +1,330 @@
+"""What a GPU changes: gradients of chosen weights, a training step, spectra.
+
+    PYTHONPATH=src python benchmarks/bench_gpu.py > benchmarks/results/gpu_....md
+    PYTHONPATH=src python benchmarks/bench_gpu.py --only step
+    PYTHONPATH=src python benchmarks/bench_gpu.py --device cpu --small    # whether it runs
+
+Gradients: the chosen entries, drawn at random, of a matrix from its input and the gradient of its
+output, by every strategy for single entries, and for blocks of 16 x 16; median milliseconds and
+most scratch memory.
+
+Step: a Llama of 1.2 billion parameters (16 blocks of width 2048, tied embeddings, random weights)
+in bfloat16 on 4 x 1024 tokens, AdamW; the linear layers inside the blocks train, 1 % of their
+weights, LoRA at the rank nearest to that count. Memory: the peak of a step beyond the weights of
+the model. Time: all variants take turns, in turning order; medians and ranges of the rounds, and
+the ratio to LoRA within a round.
+
+Spectra: the seven matrices of one block of that model, on the GPU and on all cores of its host;
+median seconds, and the largest relative difference of any number of the report, and of which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import torch
+import transformers
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import frog
+from benchmarks.measuring import command, machine
+from benchmarks.random_choice import random_choice
+from frog.numerics.units import unit_count, unit_entries
+from frog.tuning import Tuner
+from frog.tuning.gradients import compact_gradient, keep, pattern_of
+
+SHARE = 0.01
+warnings.filterwarnings("ignore")
+transformers.logging.set_verbosity_error()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large all of it is."""
+
+    width: int = 2048
+    inner: int = 8192
+    blocks: int = 16
+    vocabulary: int = 128256
+    batch: int = 4
+    length: int = 1024
+    rounds: int = 7
+
+
+SMALL = Size(width=64, inner=128, blocks=2, vocabulary=512, batch=2, length=32, rounds=2)
+
+
+class Clock:
+    """Time and memory of a device, when all that was asked of it is done."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.cuda = self.device.type == "cuda"
+
+    def seconds(self, work: Callable[[], Any]) -> float:
+        """How long it takes."""
+        self.wait()
+        started = time.perf_counter()
+        work()
+        self.wait()
+        return time.perf_counter() - started
+
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def held(self) -> int:
+        """Bytes that are allocated."""
+        return torch.cuda.memory_allocated() if self.cuda else 0
+
+    def peak(self, work: Callable[[], Any]) -> int:
+        """Most bytes that were allocated meanwhile."""
+        self.wait()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        work()
+        self.wait()
+        return torch.cuda.max_memory_allocated() if self.cuda else 0
+
+
+# ------------------------------------------------------------------------------ gradients
+
+
+def gradients(size: Size, clock: Clock) -> list[str]:
+    """Strategies for single entries and for blocks."""
+    names = {"element": ("gather", "slabs", "pairs", "sampled"), "block": ("gather", "blocks")}
+    every = list(dict.fromkeys(x for some in names.values() for x in some))
+    lines = ["| chosen | matrix | tokens | share | type | " + " | ".join(every) + " |",
+             "|---|---|---|---|---|" + "---|" * len(every)]  # fmt: skip
+    tokens, draw = size.batch * size.length, np.random.default_rng(0)
+    for granularity, shape, share, dtype in itertools.product(
+        names, ((size.width, size.width), (size.inner, size.width)), (0.001, SHARE),
+        (torch.bfloat16, torch.float32),
+    ):  # fmt: skip
+        block = (16, 16) if granularity == "block" else (1, 1)
+        total = unit_count(shape, granularity, block)
+        units = np.sort(draw.choice(total, max(1, round(share * total)), replace=False))
+        x = torch.randn(tokens, shape[1], device=clock.device, dtype=dtype)
+        dy = torch.randn(tokens, shape[0], device=clock.device, dtype=dtype)
+        at = unit_entries(units, shape, granularity, block)
+        cells = {
+            name: of_strategy(x, dy, units, at, strategy=name, block=block, clock=clock)
+            for name in names[granularity]
+        }
+        kind = str(dtype).removeprefix("torch.")
+        lines.append(f"| {granularity} | {shape[0]} x {shape[1]} | {tokens} | {share:.1%} | {kind} "
+                     "| " + " | ".join(cells.get(name, "-") for name in every) + " |")  # fmt: skip
+    return lines
+
+
+def of_strategy(
+    x: torch.Tensor, dy: torch.Tensor, units: np.ndarray, at: tuple[np.ndarray, np.ndarray], *,
+    strategy: str, block: tuple[int, int], clock: Clock,
+) -> str:  # fmt: skip
+    """Milliseconds and MB of one strategy, or why it cannot."""
+    shape = (dy.shape[1], x.shape[1])
+    try:
+        made = pattern_of(shape, strategy, lambda: at, units, block, clock.device)
+        work = lambda: compact_gradient(keep(x, made), dy, made)  # noqa: E731
+        work()
+        taken = statistics.median(clock.seconds(work) for _ in range(9))
+        held = clock.held()
+        return f"{1e3 * taken:.2f} ms, {(clock.peak(work) - held) / 1e6:.0f} MB"
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:60]}"
+
+
+# ----------------------------------------------------------------------------------- step
+
+
+def llama(size: Size, clock: Clock) -> nn.Module:
+    """The model, its weights random."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=size.width, intermediate_size=size.inner, num_hidden_layers=size.blocks,
+        num_attention_heads=size.width // 64, num_key_value_heads=max(1, size.width // 256),
+        head_dim=64, vocab_size=size.vocabulary, tie_word_embeddings=True, use_cache=False,
+    )  # fmt: skip
+    with clock.device:
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    return model.train()
+
+
+def frozen(model: nn.Module) -> tuple[nn.Module, list[nn.Parameter]]:
+    """Forward, and the gradient of the input."""
+    model.requires_grad_(False)
+    model.enable_input_require_grads()  # type: ignore[operator]
+    return model, []
+
+
+def full(model: nn.Module) -> tuple[nn.Module, list[nn.Parameter]]:
+    """The linear layers inside the blocks, whole."""
+    chosen = [p for name, p in model.named_parameters() if name.endswith("_proj.weight")]
+    model.requires_grad_(False)
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    return model, chosen
+
+
+def lora(model: nn.Module) -> tuple[nn.Module, list[nn.Parameter]]:
+    """LoRA of the rank nearest to 1 %."""
+    shapes = [p.shape for name, p in model.named_parameters() if name.endswith("_proj.weight")]
+    rank = round(SHARE * sum(m * n for m, n in shapes) / sum(m + n for m, n in shapes))
+    names = [name for name, x in model.named_modules() if name.endswith("_proj")]
+    config = peft.LoraConfig(r=max(1, rank), target_modules=names)
+    made = peft.get_peft_model(model, config)  # type: ignore[arg-type]
+    return made, [x for x in made.parameters() if x.requires_grad]
+
+
+def chosen(model: nn.Module, granularity: str) -> tuple[nn.Module, list[nn.Parameter]]:
+    """FROG, a random 1 %."""
+    picked = random_choice(model, SHARE, granularity, lambda name: name.endswith("_proj.weight"))
+    tuner = Tuner(model, picked)
+    return model, [compact.change for compact in tuner.compacts]
+
+
+Variant = Callable[[nn.Module], tuple[nn.Module, list[nn.Parameter]]]
+LORA = "LoRA (peft)"
+VARIANTS: dict[str, Variant] = {
+    "frozen (floor)": frozen, "full AdamW": full, LORA: lora,
+    **{f"FROG {name}s": partial(chosen, granularity=name)
+       for name in ("element", "row", "column", "block")},
+}  # fmt: skip
+
+
+class Bench:
+    """One variant, ready to step."""
+
+    def __init__(self, variant: Variant, size: Size, clock: Clock) -> None:
+        before = clock.held()
+        model = llama(size, clock)
+        self.weights = clock.held() - before
+        self.model, trained = variant(model)
+        self.count = sum(x.numel() for x in trained)
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-5) if trained else None
+        draw = torch.Generator().manual_seed(1)
+        shape = (size.batch, size.length)
+        self.tokens = torch.randint(0, size.vocabulary, shape, generator=draw).to(clock.device)
+        self.others = before
+
+    def step(self) -> None:
+        """Forward, backward, update."""
+        self.model(input_ids=self.tokens, labels=self.tokens).loss.backward()
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def steps(size: Size, clock: Clock) -> list[str]:
+    """Memory and time of a step by variant."""
+    benches, peaks = {}, {}
+    for name, variant in VARIANTS.items():
+        benches[name] = bench = Bench(variant, size, clock)
+        bench.step()  # moments are made here
+        peaks[name] = (clock.peak(bench.step) - bench.others - bench.weights) / 2**30
+        print(f"{name}: {peaks[name]:.2f} GiB", file=sys.stderr, flush=True)
+    taken: dict[str, list[float]] = {name: [] for name in benches}
+    names = list(benches)
+    for turn in range(size.rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            taken[name].append(clock.seconds(benches[name].step))
+    lines = ["| variant | trained | beyond the weights, GiB | step, ms | step / LoRA |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for name, bench in benches.items():
+        ratios = [a / b for a, b in zip(taken[name], taken[LORA], strict=True)]
+        milliseconds = spread([1e3 * x for x in taken[name]], 1)
+        lines.append(f"| {name} | {bench.count:,} | {peaks[name]:.2f} | {milliseconds} | "
+                     f"{spread(ratios, 2)} |")  # fmt: skip
+    return lines
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median and extremes."""
+    told = [f"{x:.{digits}f}" for x in (statistics.median(values), min(values), max(values))]
+    return f"{told[0]} [{told[1]}, {told[2]}]"
+
+
+# -------------------------------------------------------------------------------- spectra
+
+
+def spectra(size: Size, clock: Clock) -> list[str]:
+    """One block, measured on the device and on its host."""
+    torch.manual_seed(0)
+    narrow = max(1, size.width // 256) * 64
+    shapes = {"q": (size.width, size.width), "k": (narrow, size.width),
+              "v": (narrow, size.width), "o": (size.width, size.width),
+              "gate": (size.inner, size.width), "up": (size.inner, size.width),
+              "down": (size.width, size.inner)}  # fmt: skip
+    model = {f"{k}_proj.weight": torch.randn(shape).bfloat16() for k, shape in shapes.items()}
+    lines = ["| precision | host, s | GPU, s | host / GPU | largest difference |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for precision in ("exact", "fast"):
+        settings = frog.Settings(precision=precision)
+        found: dict[str, Any] = {}
+        taken: dict[str, list[float]] = {"cpu": [], str(clock.device): []}
+        for _ in range(3):
+            for device in taken:
+                run = frog.Run(device=device)
+                started = time.perf_counter()
+                found[device] = frog.analyze(model, settings, run=run)
+                taken[device].append(time.perf_counter() - started)
+        middle = {device: statistics.median(x) for device, x in taken.items()}
+        here, there = found["cpu"], found[str(clock.device)]
+        worst, which = max(difference(a, b) for a, b in zip(here.layers, there.layers, strict=True))
+        host, device = middle["cpu"], middle[str(clock.device)]
+        lines.append(f"| {precision} | {host:.2f} | {device:.2f} | {host / device:.1f} | "
+                     f"{worst:.1e} ({which}) |")  # fmt: skip
+    return lines
+
+
+def difference(here: Any, there: Any) -> tuple[float, str]:
+    """Largest relative difference of a number of one layer, and which it is."""
+    return max(
+        (abs(x - there.values[name]) / abs(x), f"{name} of {here.name}")
+        for name, x in here.values.items()
+        if x and math.isfinite(x)
+    )
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Size, Clock], list[str]]]] = {
+    "gradients": ("Gradients of single entries", gradients),
+    "step": ("A training step", steps),
+    "spectra": ("Spectra", spectra),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
+    asked = parser.parse_args()
+    size, clock, facts = SMALL if asked.small else Size(), Clock(asked.device), machine()
+    name = torch.cuda.get_device_name() if clock.cuda else "no GPU"
+    print("# What a GPU changes\n")
+    print(f"{name}; host {facts['cpu']}, {facts['cores']} cores; {facts['versions']}; peft "
+          f"{peft.__version__}; November 2026.\n")  # fmt: skip
+    print(f"Made by `PYTHONPATH=src {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
+    for section in asked.only:
+        title, work = SECTIONS[section]
+        print(f"\n### {title}\n\n" + "\n".join(work(size, clock)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

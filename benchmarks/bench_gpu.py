@@ -14,8 +14,12 @@ weights, LoRA at the rank nearest to that count. Memory: the peak of a step beyo
 the model. Time: all variants take turns, in turning order; medians and ranges of the rounds, and
 the ratio to LoRA within a round.
 
+Parts: two blocks of that model, single entries; what noise and guards add to twenty steps, their
+start (measuring the weights) told apart.
+
 Spectra: the seven matrices of one block of that model, on the GPU and on all cores of its host;
-median seconds, and the largest relative difference of any number of the report, and of which.
+median seconds, and the largest relative difference of a norm or singular value of the report, and
+of any of its numbers (a fit whose two best starts are near to a tie may take the other one).
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,10 +195,12 @@ def lora(model: nn.Module) -> tuple[nn.Module, list[nn.Parameter]]:
     return made, [x for x in made.parameters() if x.requires_grad]
 
 
-def chosen(model: nn.Module, granularity: str) -> tuple[nn.Module, list[nn.Parameter]]:
+def chosen(
+    model: nn.Module, granularity: str, **settings: Any
+) -> tuple[nn.Module, list[nn.Parameter]]:
     """FROG, a random 1 %."""
     picked = random_choice(model, SHARE, granularity, lambda name: name.endswith("_proj.weight"))
-    tuner = Tuner(model, picked)
+    tuner = Tuner(model, picked, **settings)
     return model, [compact.change for compact in tuner.compacts]
 
 
@@ -254,6 +260,31 @@ def steps(size: Size, clock: Clock) -> list[str]:
     return lines
 
 
+def parts(size: Size, clock: Clock) -> list[str]:
+    """What noise and guards cost beside the same steps without."""
+    size = replace(size, blocks=min(2, size.blocks))
+    kinds: dict[str, dict[str, Any]] = {
+        "neither": {}, "guided noise": {"noise": frog.Noise.guided(0.05, schedule="constant")},
+        "guards (auto)": {"guards": "auto"},
+    }  # fmt: skip
+    lines = ["| with | start, s | 20 steps, s | of those without |", "|---|---|---|---|"]
+    plain = math.nan
+    for name, settings in kinds.items():
+        variant = partial(chosen, granularity="element", **settings)
+        clock.wait()
+        times = [time.perf_counter()]
+        bench = Bench(variant, size, clock)
+        for count in (1, 20):
+            for _ in range(count):
+                bench.step()
+            clock.wait()
+            times.append(time.perf_counter())
+        first, taken = (b - a for a, b in itertools.pairwise(times))
+        plain = plain if name != "neither" else taken
+        lines.append(f"| {name} | {first:.1f} | {taken:.2f} | {taken / plain:.2f} |")
+    return lines
+
+
 def spread(values: list[float], digits: int) -> str:
     """Median and extremes."""
     told = [f"{x:.{digits}f}" for x in (statistics.median(values), min(values), max(values))]
@@ -272,8 +303,8 @@ def spectra(size: Size, clock: Clock) -> list[str]:
               "gate": (size.inner, size.width), "up": (size.inner, size.width),
               "down": (size.width, size.inner)}  # fmt: skip
     model = {f"{k}_proj.weight": torch.randn(shape).bfloat16() for k, shape in shapes.items()}
-    lines = ["| precision | host, s | GPU, s | host / GPU | largest difference |",
-             "|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| precision | host, s | GPU, s | host / GPU | norms, singular values | any number |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
     for precision in ("exact", "fast"):
         settings = frog.Settings(precision=precision)
         found: dict[str, Any] = {}
@@ -286,19 +317,25 @@ def spectra(size: Size, clock: Clock) -> list[str]:
                 taken[device].append(time.perf_counter() - started)
         middle = {device: statistics.median(x) for device, x in taken.items()}
         here, there = found["cpu"], found[str(clock.device)]
-        worst, which = max(difference(a, b) for a, b in zip(here.layers, there.layers, strict=True))
         host, device = middle["cpu"], middle[str(clock.device)]
-        lines.append(f"| {precision} | {host:.2f} | {device:.2f} | {host / device:.1f} | "
-                     f"{worst:.1e} ({which}) |")  # fmt: skip
+        told = " | ".join(
+            "{:.1e} ({})".format(*max(difference(*pair, names) for pair in pairs))
+            for pairs in [list(zip(here.layers, there.layers, strict=True))]
+            for names in (SIZES, None)
+        )
+        lines.append(f"| {precision} | {host:.2f} | {device:.2f} | {host / device:.1f} | {told} |")
     return lines
 
 
-def difference(here: Any, there: Any) -> tuple[float, str]:
+SIZES = ("norm", "spectral_norm", "lambda_max", "sv_max", "sv_min", "stable_rank", "log_norm")
+
+
+def difference(here: Any, there: Any, names: Sequence[str] | None) -> tuple[float, str]:
     """Largest relative difference of a number of one layer, and which it is."""
     return max(
         (abs(x - there.values[name]) / abs(x), f"{name} of {here.name}")
         for name, x in here.values.items()
-        if x and math.isfinite(x)
+        if x and math.isfinite(x) and (names is None or name in names)
     )
 
 
@@ -306,6 +343,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Size, Clock], list[str]]]] = {
     "gradients": ("Gradients of single entries", gradients),
     "step": ("A training step", steps),
     "spectra": ("Spectra", spectra),
+    "parts": ("Noise and guards", parts),
 }
 
 

@@ -1,10 +1,14 @@
 """Spectra against a plain SVD; slabs; products; devices."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 
 from frog.errors import UsageError
 from frog.numerics.spectrum import (
+    eigenvalues_on_device,
     singular_values_of_product,
     singular_values_svd,
     slab_size,
@@ -76,6 +80,43 @@ def test_nonfinite_entries_give_nan_without_a_warning(bad: float) -> None:
 def test_unknown_precision() -> None:
     with pytest.raises(UsageError, match="'exact' or 'fast', got 'quick'"):
         spectrum(ArrayLoader(np.eye(3)), (3, 3), precision="quick")
+
+
+@pytest.fixture
+def matmul() -> Iterator[Any]:
+    """The switches of TF32, put back."""
+    import torch
+
+    matmul = torch.backends.cuda.matmul
+    yield matmul
+    matmul.allow_tf32 = False
+    if hasattr(matmul, "fp32_precision"):
+        torch.backends.fp32_precision = matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("way", ["old", "new", "all"])
+def test_tf32_is_off_meanwhile_whichever_switch_was_used(way: str, matmul: Any) -> None:
+    import torch
+
+    if way == "old":
+        matmul.allow_tf32 = True
+    elif not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has one switch")
+    elif way == "new":
+        matmul.fp32_precision = "tf32"
+    else:
+        torch.backends.fp32_precision = "tf32"
+    name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
+    seen = []
+
+    def slabs() -> Iterator[np.ndarray]:
+        seen.append(getattr(matmul, name))
+        yield np.eye(3, dtype=np.float32)
+
+    before = getattr(matmul, name)
+    assert eigenvalues_on_device(slabs(), 0, np.float32, "cpu").tolist() == [1.0, 1.0, 1.0]
+    assert before in ("tf32", True) and seen[0] in ("ieee", False)
+    assert getattr(matmul, name) == before
 
 
 @pytest.mark.gpu

@@ -52,9 +52,9 @@ def choose(
 
 
 def bits(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of every tensor of the state dict, as bytes."""
+    """A copy of every tensor of the state dict, as bytes, on the processor."""
     return {
-        name: value.detach().clone().contiguous().view(torch.uint8)
+        name: value.detach().cpu().clone().contiguous().view(torch.uint8)
         for name, value in model.state_dict().items()
         if value.ndim
     }
@@ -79,7 +79,7 @@ def moved_only_inside(
         if not value.ndim:
             continue
         width = value.element_size()
-        now = value.detach().contiguous().view(torch.uint8).view(-1, width)
+        now = value.detach().cpu().contiguous().view(torch.uint8).view(-1, width)
         changed = (now != before[name].view(-1, width)).any(1)
         inside = mask.get(name)
         if inside is None and any(

@@ -14,6 +14,8 @@ import torch
 
 from tests.tuning.models import batches
 
+GPU = torch.cuda.is_available()
+
 WARNINGS = [
     "ignore:.*pin_memory.*:UserWarning",
     "ignore:.*lr_scheduler.step.*:UserWarning",
@@ -51,12 +53,12 @@ class Rows(torch.utils.data.Dataset):
 
 
 def arguments(folder: Path, **changed: Any) -> Any:
-    """Arguments of a short run on the CPU that tells nobody."""
+    """Arguments of a short run that tells nobody, on a GPU where there is one."""
     import transformers
 
     settings: dict[str, Any] = {
         "output_dir": str(folder), "max_steps": 8, "per_device_train_batch_size": 2,
-        "report_to": [], "disable_tqdm": True, "use_cpu": True, "save_strategy": "no",
+        "report_to": [], "disable_tqdm": True, "use_cpu": not GPU, "save_strategy": "no",
         "logging_steps": 1, "seed": 3, "dataloader_pin_memory": False,
     }  # fmt: skip
     return transformers.TrainingArguments(**(settings | changed))
@@ -84,7 +86,7 @@ def sft_trainer(
     rows = batches(1, size=16, vocabulary=300)[0]["input_ids"].tolist()
     settings: dict[str, Any] = {
         "output_dir": str(folder), "max_steps": 4, "per_device_train_batch_size": 2,
-        "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
+        "report_to": [], "use_cpu": not GPU, "bf16": False, "save_strategy": "no",
         "gradient_checkpointing": False, "dataset_kwargs": {"skip_prepare_dataset": True},
     }  # fmt: skip
     return trl.SFTTrainer(

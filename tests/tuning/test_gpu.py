@@ -77,7 +77,7 @@ def test_nothing_else_moves_by_a_bit(granularity: str, dtype: torch.dtype, autoc
     model = llama(dtype).cuda()
     before = bits(model)
     tuner = Tuner(model, choose(model, granularity=granularity))
-    mask = {k: v.cuda() for k, v in masks(tuner).items()}
+    mask = masks(tuner)
     optimizer = tuner.optimizer(lr=1e-2)
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
         losses = train(model, optimizer, batches(2) * 5)
@@ -144,13 +144,12 @@ def test_a_grad_scaler_and_a_move_between_devices() -> None:
 def test_all_parts_follow_a_move(granularity: str) -> None:
     """Made on the processor with noise and guards, trained, resumed and left on the GPU."""
     tuner = attach(granularity)
-    before, mask = bits(tuner.model), {k: v.cuda() for k, v in masks(tuner).items()}
+    before, mask = bits(tuner.model), masks(tuner)
     model = tuner.model.train().cuda()
     tuner.plan_steps(6)
     optimizer = tuner.optimizer(lr=1e-3)
     losses = train(model, optimizer, batches(6))
     assert all(np.isfinite(losses)) and tuner.step == 6
-    before = {k: v.cuda() for k, v in before.items()}
     assert moved_only_inside(before, model, mask)
     assert tuner.rate(batches(2), loss=lambda m, x: m(**on_gpu(x)).loss).lr > 0
     tuner.fit_change(batches(2), loss=lambda m, x: m(**on_gpu(x)).loss)
@@ -158,7 +157,7 @@ def test_all_parts_follow_a_move(granularity: str) -> None:
     model.cpu()
     assert tuner.delta().count > 0
     tuner.revert()
-    assert all(torch.equal(before[k].cpu(), v) for k, v in bits(model).items())
+    assert all(torch.equal(before[k], v) for k, v in bits(model).items())
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

@@ -9,6 +9,7 @@ memory, whatever the size of the matrix. Its price is resolution: an eigenvalue 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,7 +56,7 @@ def spectrum(
     axis = 0 if shape[0] >= shape[1] else 1
     slabs = loader.blocks(axis, slab_size(r))
     if device.startswith("cuda"):
-        eigenvalues = _eigenvalues_on_device(slabs, axis, dtype, device)
+        eigenvalues = eigenvalues_on_device(slabs, axis, dtype, device)
     else:
         eigenvalues = _eigenvalues_on_host(slabs, axis, dtype)
     values = np.sqrt(np.maximum(eigenvalues[::-1], 0.0, dtype=np.float64))
@@ -118,14 +119,13 @@ def _eigenvalues_on_host(slabs: Iterator[np.ndarray], axis: int, dtype: Any) -> 
     return eigenvalues_in_place(gram)
 
 
-def _eigenvalues_on_device(
+def eigenvalues_on_device(
     slabs: Iterator[np.ndarray], axis: int, dtype: Any, device: str
 ) -> np.ndarray:
+    """Eigenvalues, ascending, of the Gram matrix of slabs along ``axis``, by torch."""
     import torch
 
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False  # TF32 would leave three digits
-    try:
+    with _full_float32():
         gram: torch.Tensor | None = None
         for slab in slabs:
             block = torch.from_numpy(np.ascontiguousarray(slab)).to(device)
@@ -139,5 +139,22 @@ def _eigenvalues_on_device(
         if len(gram) < SMALL_ON_CUDA:
             gram = gram.cpu()
         return torch.linalg.eigvalsh(gram).cpu().numpy()
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """Products of a GPU in full float32 meanwhile: TF32 would leave three digits."""
+    import torch
+
+    matmul = torch.backends.cuda.matmul
+    # since torch 2.9 there is a new switch, and where it was used the old one cannot be read
+    new = hasattr(matmul, "fp32_precision")
+    name, short, full = ("fp32_precision", "tf32", "ieee") if new else ("allow_tf32", True, False)
+    if getattr(matmul, name) != short:
+        yield
+        return
+    setattr(matmul, name, full)
+    try:
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+        setattr(matmul, name, short)

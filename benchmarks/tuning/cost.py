@@ -1,7 +1,11 @@
-"""What a step costs: ``python -m benchmarks.tuning.cost``, a fresh process a measurement.
+"""What a step costs: ``python -m benchmarks.tuning.cost``, fresh processes, methods by turns.
 
 CPU time of a training step and peak memory of the process up to the end of training (selection and
-measurement of the weights included, evaluation not), and the file of the delta. Methods take turns.
+measurement of the weights included, evaluation not), and the file of the delta.
+
+Time is measured twice: as it is, and with an allocator that gives nothing back to the system. As it
+is a step pays for 200 to 2,000 page faults, by what happens to lie at the end of the heap, which
+moves the time of the same step by up to a tenth from process to process, for every method.
 """
 
 from __future__ import annotations
@@ -30,6 +34,15 @@ from benchmarks.tuning.task import Score
 from benchmarks.tuning.train import train
 
 STEPS = 24
+KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+"""Settings of glibc: freed memory stays with the process."""
+
+HOW = f"""\
+CPU time of a step: median of {STEPS} steps of a process that keeps the memory it was given (glibc: no
+trimming, no mapping), and as it is: there a step pays for page faults, whose number hangs on what
+lies at the end of the heap, not on the method. Peak: resident memory of the process as it is until
+training ends, libraries and data included; added: of that beyond what was held before the model was
+copied. Medians [smallest, largest] of the processes."""
 
 
 def held(key: str) -> int:
@@ -66,6 +79,26 @@ def measured(task_name: str, method_name: str, steps: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def in_a_process(task: str, method: str, steps: int, settings: dict[str, str]) -> dict[str, Any]:
+    """:func:`measured` in a process of its own."""
+    words = [sys.executable, "-m", "benchmarks.tuning.cost", "--one", task, method,
+             "--steps", str(steps)]  # fmt: skip
+    environment = os.environ | dict.fromkeys(THREADS, "1") | settings
+    done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def both(task: str, method: str, steps: int) -> dict[str, Any]:
+    """A process as it is, and the time of a step of one that keeps its memory."""
+    run = in_a_process(task, method, steps, {})
+    if "reason" not in run:
+        kept = in_a_process(task, method, steps, KEEPING)
+        run["kept_step_seconds"] = kept["step_seconds"]
+    return run
+
+
 def spread(runs: Sequence[dict[str, Any]], key: str, factor: float = 1.0) -> str:
     """Median and extremes of a figure."""
     values = [factor * r[key] for r in runs]
@@ -77,37 +110,32 @@ def table(runs: Sequence[dict[str, Any]], default: str, command: str) -> str:
     lines = [
         "# What a step costs", "", f"{date.today().isoformat()}, `{command}`", "",
         f"Machine: `{json.dumps(measuring.machine())}`", "",
-        f"CPU time of a step: median of {STEPS} steps a process. Peak: resident memory of the "
-        "process until training ends, libraries and data included; added: of that beyond what was "
-        "held before the model was copied. Medians [smallest, largest] of the processes.", "",
-        "| task | method | trained | step, ms | peak, MiB | added, MiB | bytes a weight | "
-        "step / LoRA | peak / LoRA |", "|" + " --- |" * 9,
+        HOW, "",
+        "| task | method | trained | step, ms | step as it is, ms | peak, MiB | added, MiB "
+        "| bytes a weight | step / LoRA | as it is / LoRA | peak / LoRA |", "|" + " --- |" * 11,
     ]  # fmt: skip
+    ratio_of = ("kept_step_seconds", "step_seconds", "peak_mib")
     for task in dict.fromkeys(r["task"] for r in runs):
         done = [r for r in runs if r["task"] == task and "reason" not in r]
         middle = {
             m: {k: statistics.median(r[k] for r in done if r["method"] == m)
-                for k in ("step_seconds", "peak_mib", "added_mib", "trainable", "delta_bytes")}
+                for k in (*ratio_of, "trainable", "delta_bytes")}
             for m in dict.fromkeys(r["method"] for r in done)
         }  # fmt: skip
         lora = middle.get("lora")
         for method, x in middle.items():
             mine = [r for r in done if r["method"] == method]
-
-            ratios = (
-                [f"{x[k] / lora[k]:.2f}" for k in ("step_seconds", "peak_mib")]
-                if lora
-                else ["-", "-"]
-            )
+            ratios = [f"{x[k] / lora[k]:.2f}" for k in ratio_of] if lora else ["-"] * len(ratio_of)
             size = x["delta_bytes"] / x["trainable"] if x["trainable"] else 0.0
             name = f"**{method}**" if method == default else method
             lines.append(
                 f"| {task} | {name} | {x['trainable']:,.0f} | "
+                f"{spread(mine, 'kept_step_seconds', 1e3)} | "
                 f"{spread(mine, 'step_seconds', 1e3)} | "
                 f"{spread(mine, 'peak_mib')} | {spread(mine, 'added_mib')} | {size:.2f} | "
                 + " | ".join(ratios) + " |"
             )  # fmt: skip
-        lines += [f"| {task} | {r['method']} | n/a: {r['reason']} |" + " |" * 6
+        lines += [f"| {task} | {r['method']} | n/a: {r['reason']} |" + " |" * 8
                   for r in {r["method"]: r for r in runs
                             if r["task"] == task and "reason" in r}.values()]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -132,14 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for _ in range(given.rounds):
         for task in given.tasks or catalogue().tasks:
             for method in methods:
-                words = [sys.executable, "-m", "benchmarks.tuning.cost", "--one", task, method,
-                         "--steps", str(given.steps)]  # fmt: skip
-                done = subprocess.run(words, env=os.environ | dict.fromkeys(THREADS, "1"),
-                                      text=True, capture_output=True, check=False)  # fmt: skip
-                if done.returncode:
-                    print(done.stderr[-2000:], file=sys.stderr)
-                    return 1
-                runs.append(json.loads(done.stdout.splitlines()[-1]))
+                runs.append(both(task, method, given.steps))
     command = "python -m benchmarks.tuning.cost " + " ".join(arguments or sys.argv[1:])
     records.write(given.folder / "cost.md", table(runs, default, command.strip()))
     records.write(given.folder / "cost.json", json.dumps(runs, indent=1) + "\n")

@@ -138,7 +138,8 @@ def eigenvalues_on_device(
             return np.full(len(gram), np.nan)
         if len(gram) < SMALL_ON_CUDA:
             gram = gram.cpu()
-        return torch.linalg.eigvalsh(gram).cpu().numpy()
+        # in float64 also for a float32 Gram matrix: a GPU's float32 solver loses digits of its own
+        return torch.linalg.eigvalsh(gram.double()).cpu().numpy()
 
 
 @contextlib.contextmanager

@@ -38,11 +38,11 @@ KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2
 """Settings of glibc: freed memory stays with the process."""
 
 HOW = f"""\
-CPU time of a step: median of {STEPS} steps of a process that keeps the memory it was given (glibc: no
-trimming, no mapping), and as it is: there a step pays for page faults, whose number hangs on what
-lies at the end of the heap, not on the method. Peak: resident memory of the process as it is until
-training ends, libraries and data included; added: of that beyond what was held before the model was
-copied. Medians [smallest, largest] of the processes."""
+CPU time of a step: median of {STEPS} steps of a process that keeps the memory it was given (glibc:
+no trimming, no mapping), and as it is: there a step pays for page faults, whose number hangs on
+what lies at the end of the heap, not on the method. Peak: resident memory of the process as it is
+until training ends, libraries and data included; added: of that beyond what was held before the
+model was copied. Medians [smallest, largest] of the processes."""
 
 
 def held(key: str) -> int:

@@ -19,7 +19,7 @@ import torch
 
 import frog
 from benchmarks import budget_runs
-from benchmarks.measuring import machine
+from benchmarks.measuring import heading
 from benchmarks.tasks import DATA, encode
 from frog.allocation.amount import CHANGE, expected_change
 
@@ -167,18 +167,14 @@ def limits() -> str:
 
 
 def lines() -> list[str]:
-    facts = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v != "absent")
     spent = sum(x["seconds"] for x in budget_runs.results())
     return [
-        "# Budgets: what is learnt, what is forgotten, and what is recommended",
-        "",
-        f"{facts['cpu']}, {facts['cores']} shared cores, one thread; {versions}; November 2026.",
-        f"Made by `PYTHONPATH=src:. python benchmarks/bench_budget.py --write`; {spent:.0f} s of "
-        "CPU time.",
-        "",
-        *(budget_runs.__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),
-        "",
+        heading(
+            "Budgets: what is learnt, what is forgotten, and what is recommended",
+            "one thread",
+            note=f"; {spent:.0f} s of CPU time",
+            about=budget_runs.__doc__,
+        ),
         "Signs: two seeds (paired tests of 500 images, standard error of an accuracy 1.5 points);",
         "the others one seed each (872 sentences, 1.3 points; 8,128 tokens).",
         "",

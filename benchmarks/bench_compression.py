@@ -40,7 +40,7 @@ from benchmarks.compression_runs import (
     training_images,
 )
 from benchmarks.layer_keys import with_projections
-from benchmarks.measuring import RESULTS, command, machine
+from benchmarks.measuring import RESULTS, command, heading, machine
 from benchmarks.rank_statistics import correlate
 from benchmarks.tasks import DATA
 from frog.compression.curves import Bits, Level, Sparsity, read_log, sweep
@@ -238,13 +238,7 @@ other scores none.
 
 def lines(kept: Mapping[str, Kept]) -> Iterator[str]:
     """The whole report."""
-    facts = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v != "absent")
-    yield "# Plans by layer against one level for all"
-    yield ""
-    yield f"{facts['cpu']}, {facts['cores']} shared cores, one thread; {versions}; November 2026."
-    yield f"Made by `PYTHONPATH=src:. {command()}`."
-    yield ""
+    yield heading("Plans by layer against one level for all", "one thread")
     yield METHOD
     yield ""
     for name, splits in kept.items():

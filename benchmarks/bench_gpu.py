@@ -47,7 +47,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
-from benchmarks.measuring import command, machine
+from benchmarks.measuring import heading
 from benchmarks.random_choice import random_choice
 from frog.numerics.units import unit_count, unit_entries
 from frog.tuning import Tuner
@@ -358,12 +358,9 @@ def main() -> None:
     if asked.device != "cpu" and not torch.cuda.is_available():
         print("needs a CUDA device; --device cpu --small tries whether it runs", file=sys.stderr)
         return
-    size, clock, facts = SMALL if asked.small else Size(), Clock(asked.device), machine()
+    size, clock = SMALL if asked.small else Size(), Clock(asked.device)
     name = torch.cuda.get_device_name() if clock.cuda else "no GPU"
-    print("# What a GPU changes\n")
-    print(f"{name}; host {facts['cpu']}, {facts['cores']} cores; {facts['versions']}; peft "
-          f"{peft.__version__}; November 2026.\n")  # fmt: skip
-    print(f"Made by `PYTHONPATH=src {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
+    print(heading("What a GPU changes", name, about=__doc__))
     for section in asked.only:
         title, work = SECTIONS[section]
         print(f"\n### {title}\n\n" + "\n".join(work(size, clock)), flush=True)

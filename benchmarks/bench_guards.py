@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.guarded_runs import Outcome, evaluation_loss, run
-from benchmarks.measuring import command, load_average, machine
+from benchmarks.measuring import heading, load_average
 from frog.tuning.guards import (
     Guard,
     Health,
@@ -333,11 +333,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     begin = time.perf_counter()
-    facts = machine()
-    say("# Guards: cost, sight, false alarms, protected subspaces\n")
-    say(f"`{command()}`\n\n{facts['cpu']}, {facts['cores']} cores, one thread, load "
-        f"{load_average()}; torch {facts['versions']['torch']}\n")  # fmt: skip
-    say((__doc__ or "").split("\n\n", 2)[2])
+    how = f"one thread, load {load_average()} at the start"
+    say(heading("Guards: cost, sight, false alarms, protected subspaces", how, about=__doc__))
     for name in asked.only.split(","):
         SECTIONS[name]()
     say(f"{time.perf_counter() - begin:.0f} s in all.")

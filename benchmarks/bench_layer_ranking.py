@@ -26,7 +26,7 @@ import pandas as pd
 import frog
 from benchmarks import layer_keys
 from benchmarks.layer_keys import DAMAGED, TUNED, measure, tuning_gain
-from benchmarks.measuring import command, machine
+from benchmarks.measuring import heading
 from benchmarks.rank_statistics import Correlation, correlate, holm, partial, pooled
 from benchmarks.tasks import DATA, minilm_folder, resnet_weights
 from frog.metrics.ranking import AUTO, RANKINGS
@@ -362,14 +362,8 @@ def _p(value: float) -> str:
 def report_lines() -> list[str]:
     found = reports()
     keys = [*published(), *measured(found)]
-    facts = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v != "absent")
     head = [
-        "# Rankings of layers against measured keys",
-        "",
-        f"{facts['cpu']}, {facts['cores']} shared cores, one thread; {versions}; November 2026.",
-        f"Made by `PYTHONPATH=src:. {command()}`.",
-        "",
+        heading("Rankings of layers against measured keys", "one thread"),
         "Spearman's rho with a 95 % bootstrap interval over layers; p two-sided by permutation;",
         f"Holm over {len(RANKINGS) - len(CONTROLS) - len(MIRRORS)} candidates, controls and exact",
         "reverses apart; seed 0. A negative rho of a candidate is a positive one of its reverse: p",

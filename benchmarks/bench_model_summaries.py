@@ -26,7 +26,7 @@ import torch
 
 import frog
 from benchmarks.layer_keys import with_projections
-from benchmarks.measuring import command, machine
+from benchmarks.measuring import heading
 from benchmarks.published_errors import GPT2, PYTORCHCV, TORCHVISION, Member
 from benchmarks.rank_statistics import correlate, holm, partial, pooled
 from benchmarks.tasks import DATA, ResNet, resnet_weights
@@ -344,19 +344,17 @@ def _p(value: float) -> str:
 
 
 def report_lines() -> list[str]:
-    facts = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v != "absent")
     spent = sum(
         json.loads(file.read_text())["cpu_seconds"]
         for file in (Path(__file__).parent / ".work/training-runs").glob("*.json")
     )
     runs = within_runs()  # makes what is missing
     return [
-        "# Summaries of a model against its test error",
-        "",
-        f"{facts['cpu']}, {facts['cores']} shared cores, one thread; {versions}; November 2026.",
-        f"Made by `PYTHONPATH=src:. {command()}`; training runs: {spent:.0f} s of CPU time.",
-        "",
+        heading(
+            "Summaries of a model against its test error",
+            "one thread",
+            note=f"; training runs: {spent:.0f} s of CPU time",
+        ),
         "What it proves and what not: docs/what-summaries-prove.md.",
         "",
         "## Families, published spectral tables",

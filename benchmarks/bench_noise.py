@@ -38,7 +38,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
-from benchmarks.measuring import allocator_peak, command, load_average, machine
+from benchmarks.measuring import allocator_peak, heading, load_average
 from benchmarks.random_choice import random_choice
 from benchmarks.tasks import cifar_resnet, cifar_test, minilm_folder, sign_images
 from frog.tuning import Tuner
@@ -314,11 +314,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    facts = machine()
-    print("# Guided noise: what it costs and what it buys\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores, load {load_average()} at the start; "
-          f"{facts['versions']}; November 2026.\n")  # fmt: skip
-    print(f"Made by `PYTHONPATH=src:. {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
+    load = f"load {load_average()} at the start"
+    print(heading("Guided noise: what it costs and what it buys", load, about=__doc__))
     if asked.only in (None, "cost"):
         cost()
     if asked.only in (None, "ways"):

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measuring import command, load_average, machine, spread
+from benchmarks.measuring import heading, load_average, spread
 
 HERE = Path(__file__).resolve()
 PLAIN: dict[str, Any] = {}
@@ -42,12 +42,11 @@ def main() -> None:
     if options.one is not None:
         print(json.dumps(one(json.loads(options.one), options.jobs or None)))
         return
-    facts = machine()
-    print("# Cost of the Marchenko-Pastur fit and of shuffling: all-MiniLM-L6-v2\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores, load {load_average()} at the start; "
-          f"{facts['versions']}; November 2026.\n")  # fmt: skip
-    print(f"Made by `PYTHONPATH=src {command()}`. Seconds, median (smallest to largest) of "
-          f"{options.rounds} processes each.\n")  # fmt: skip
+    print(heading(
+        "Cost of the Marchenko-Pastur fit and of shuffling: all-MiniLM-L6-v2",
+        f"load {load_average()} at the start",
+        note=f"; seconds, median (smallest to largest) of {options.rounds} processes each",
+    ))  # fmt: skip
     for jobs in (1, 0):
         table(options.before, jobs, options.rounds)
     print(REMARKS)

@@ -42,7 +42,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measuring import command, machine
+from benchmarks.measuring import heading
 from benchmarks.tasks import DATA, ShakespeareTask, minilm_folder, pooled
 from frog.metrics.faces import reader_face, writer_face
 from frog.metrics.flow import measure_pairs, outliers
@@ -442,7 +442,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(1)
-    show(arguments.out, [f"Command: `{command()}`", "", f"Machine: {machine()}", ""])
+    show(arguments.out, [heading("Are the heaviest pathways critical?", "one thread")])
     for name in arguments.models:
         started = time.perf_counter()
         make = {"minilm": minilm, "stories": stories}[name]

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import contenders
 import numpy as np
 import torch
-from measuring import command, machine
+from measuring import heading
 from safetensors.torch import load_file
 
 import frog
@@ -86,10 +86,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=100)
     seeds = parser.parse_args().seeds
-    facts = machine()
-    print("# A random layer among trained ones, and untrained models\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores; {facts['versions']}; November 2026.\n")
-    print(f"Made by `PYTHONPATH=src:. {command()}`; seeds 0 to {seeds - 1}.\n")
+    title = "A random layer among trained ones, and untrained models"
+    print(heading(title, note=f"; seeds 0 to {seeds - 1}"))
     started = time.time()
     planted(seeds)
     whole_model()

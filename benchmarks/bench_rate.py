@@ -41,7 +41,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
-from benchmarks.measuring import command, load_average, machine
+from benchmarks.measuring import heading, load_average
 from benchmarks.tasks import KEPT, SentimentTask, SignTask, cifar_test, pooled
 from frog.tuning.rates import CAP
 from frog.tuning.rates.defaults import ALSO, full_rate
@@ -393,12 +393,9 @@ def main() -> None:
                 made[key] = prepared(model, *key, asked.seed)
             found = run(model, setting, made[key], asked.seed)
             keep(known | found | {"cpu": round(time.process_time() - start, 1)})
-    facts = machine()
-    print("# The automatic learning rate beside sweeps\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores, load {load} at the start; {facts['versions']}; "
-          f"{time.strftime('%B %Y')}.\n")  # fmt: skip
     spent = sum(x["cpu"] for x in rows)
-    print(f"Made by `PYTHONPATH=src:. {command()}`; {spent:.0f} CPU seconds in {len(rows)} runs.\n")
+    print(heading("The automatic learning rate beside sweeps", f"load {load} at the start",
+                  note=f"; {spent:.0f} CPU seconds in {len(rows)} runs"))  # fmt: skip
     print("\n".join(__doc__.split("\n\n")[2:3]))
     print("\n".join(tables(rows)))
 

@@ -29,7 +29,7 @@ import torch
 import frog
 from benchmarks import compression_runs as runs
 from benchmarks.bench_compression import over_splits
-from benchmarks.measuring import RESULTS, command, machine
+from benchmarks.measuring import RESULTS, heading
 from benchmarks.tasks import DATA
 from frog.compression.baselines import Plan, uniform
 from frog.compression.judging import Trial, differences, measure
@@ -151,13 +151,7 @@ def table(splits: Mapping[int, dict[str, Any]], case: str) -> Iterator[str]:
 
 def lines(kept: Mapping[str, Mapping[int, dict[str, Any]]]) -> Iterator[str]:
     """The whole report."""
-    facts = machine()
-    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v != "absent")
-    yield "# Rounds around the plan so far"
-    yield ""
-    yield f"{facts['cpu']}, {facts['cores']} shared cores, one thread; {versions}; November 2026."
-    yield f"Made by `PYTHONPATH=src:. {command()}`."
-    yield ""
+    yield heading("Rounds around the plan so far", "one thread")
     yield (
         "Plans as `frog plan` makes them, judged on data that they were not made on; every split "
         "draws both anew (seeds from 0). Error is ||Y - Y0|| / ||Y0|| of embeddings or logits, "

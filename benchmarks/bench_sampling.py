@@ -44,7 +44,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
-from benchmarks.measuring import allocator_peak, command, load_average, machine
+from benchmarks.measuring import allocator_peak, heading, load_average
 from benchmarks.tasks import DATA, minilm_folder
 
 ROUNDS, STEPS = 4, 2
@@ -316,11 +316,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
-    facts = machine()
-    print("# Layer sampling: what a step costs, and what measured odds bring\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores, one thread, load {load_average()} at the "
-          f"start; {facts['versions']}; November 2026.\n")  # fmt: skip
-    print(f"Made by `PYTHONPATH=src {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
+    print(heading("Layer sampling: what a step costs, and what measured odds bring",
+                  f"one thread, load {load_average()} at the start", about=__doc__))  # fmt: skip
     if asked.only != "quality":
         cost("A Llama of 8 blocks, 512 tokens", llama)
         cost("MiniLM, 512 tokens", encoder)

@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 
 import frog
-from benchmarks.measuring import command, load_average, machine
+from benchmarks.measuring import heading, load_average
 from benchmarks.partners import RECIPES, base_of, partner
 from benchmarks.tasks import KEPT, SHARED
 from frog.metrics import collapse
@@ -518,13 +518,10 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SECTIONS))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    facts, started = machine(), time.perf_counter()
-    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("frog", "torch", "numpy"))
+    started = time.perf_counter()
+    how = f"load {load_average()} at the start"
     lines = [
-        "# Scale collapse: detection and false alarms\n",
-        f"    PYTHONPATH=src:. {command()}\n",
-        f"{facts['cpu']}, {facts['cores']} cores, load {load_average()}; {versions}; "
-        "seed 20261124.",
+        heading("Scale collapse: detection and false alarms", how, note="; seed 20261124"),
         f"Limits: |z| > {collapse.Z_LIMIT:g} and a change beyond "
         f"{json.dumps(collapse.CHANGE_LIMIT)} decades; within one model "
         f"{json.dumps(collapse.NEIGHBOUR_LIMIT)}. Why these: docs/design-notes/006.\n",

@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measuring import command, load_average, machine, spread
+from benchmarks.measuring import heading, load_average, spread
 
 BLOCK = {
     "self_attn.q_proj": (4096, 4096), "self_attn.k_proj": (1024, 4096),
@@ -133,11 +133,8 @@ def main() -> None:
     if asked.one:
         print(json.dumps(one_matrix() if asked.one[0] == "matrix" else checkpoint(*asked.one[1:])))
         return
-    facts = machine()
-    print("# What selecting costs\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores, load {load_average()} at the start; "
-          f"{facts['versions']}; November 2026.\n")  # fmt: skip
-    print(f"Made by `PYTHONPATH=src {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
+    load = f"load {load_average()} at the start"
+    print(heading("What selecting costs", load, about=__doc__))
     rounds = [apart("matrix") for _ in range(asked.rounds)]
     print("## 1 % of one 11008 x 4096 matrix by S_ij of rank 64\n")
     print(f"CPU seconds {told([x['cpu'] for x in rounds])}, wall "

@@ -38,7 +38,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measuring import allocator_peak, command, load_average, machine, silence
+from benchmarks.measuring import allocator_peak, heading, load_average, silence
 from benchmarks.random_choice import random_choice
 from frog.tuning import Tuner
 from frog.types import Selection
@@ -363,12 +363,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    facts, started = machine(), time.perf_counter()
-    print("# One training step: memory and time\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores, {asked.threads} thread(s), load "
-          f"{load_average()} at the start; {facts['versions']}; peft {peft.__version__}; "
-          "November 2026.\n")  # fmt: skip
-    print(f"Made by `PYTHONPATH=src {command()}`.\n\n{(__doc__ or '').split(chr(10) * 2, 2)[2]}")
+    started = time.perf_counter()
+    how = f"{asked.threads} thread(s), load {load_average()} at the start"
+    print(heading("One training step: memory and time", how, about=__doc__))
     for case in cases(asked):
         rounds = asked.rounds or (2 if asked.quick else case.rounds)
         try:

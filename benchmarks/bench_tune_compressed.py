@@ -38,7 +38,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 import frog
-from benchmarks.measuring import command, machine
+from benchmarks.measuring import heading
 from benchmarks.tasks import KEPT, cifar_resnet, cifar_test, endless, sign_images
 from frog.compression.pruning import keep_mask
 from frog.numerics.rounding import Rounding, round_to_nearest, rounded_values
@@ -308,11 +308,8 @@ def main() -> None:
     for seed in range(asked.seeds):
         for name, arm in ARMS.items():
             found[name].append(known(name, seed, lambda a=arm, s=seed: run(a, s, data, old)))
-    facts = machine()
-    print("# Tuning and compressing together\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores; {facts['versions']}; November 2026.\n")
-    print(f"Made by `PYTHONPATH=src:. {command()}`; seeds 0 to {asked.seeds - 1}.\n")
-    print((__doc__ or "").split("\n\n", 2)[2])
+    seeds = f"; seeds 0 to {asked.seeds - 1}"
+    print(heading("Tuning and compressing together", note=seeds, about=__doc__))
     tables(found, untuned(old))
 
 

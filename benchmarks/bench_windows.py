@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import contenders
 import numpy as np
-from measuring import command, machine
+from measuring import heading
 
 import frog
 from frog.numerics.powerlaw import fit_power_law
@@ -49,10 +49,7 @@ PARTS = {
 
 def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0]).parse_args()
-    facts = machine()
-    print("# FARMS windows\n")
-    print(f"{facts['cpu']}, {facts['cores']} cores; {facts['versions']}; November 2026.\n")
-    print(f"Made by `PYTHONPATH=src:. {command()}`; seeds 0 to 9.\n")
+    print(heading("FARMS windows", note="; seeds 0 to 9"))
     started = time.time()
     gaussian()
     minilm()

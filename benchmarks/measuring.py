@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("frog", "weightwatcher", "powerlaw", "torch", "numpy", "scipy", "transformers")
+PACKAGES = (
+    "frog", "weightwatcher", "powerlaw", "torch", "numpy", "scipy", "transformers", "peft",
+)  # fmt: skip
 
 
 def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
@@ -157,6 +159,24 @@ def version_of(package: str) -> str:
 def command() -> str:
     """The command line, without the folders of this machine."""
     return " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def heading(title: str, how: str = "", *, note: str = "", about: str | None = None) -> str:
+    """The head of a page of results: title, machine, versions, month, command.
+
+    ``how`` tells of threads and load, ``note`` follows the command; ``about`` is the docstring of a
+    benchmark, of which the part below its commands follows.
+    """
+    facts = machine()
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items() if v != "absent")
+    computer = ", ".join(x for x in (facts["cpu"], f"{facts['cores']} cores", how) if x)
+    lines = [
+        f"# {title}", "", f"{computer}; {versions}; {date.today():%B %Y}.", "",
+        f"Made by `PYTHONPATH=src:. {command()}`{note}.", "",
+    ]  # fmt: skip
+    if about is not None:
+        lines += [about.split("\n\n", 2)[2].strip(), ""]
+    return "\n".join(lines)
 
 
 def load_average() -> float:

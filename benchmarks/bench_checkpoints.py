@@ -9,6 +9,7 @@ table to ``results/``.
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from collections.abc import Mapping
@@ -75,6 +76,7 @@ def row(folder: Path, kind: Any, bits: str, format: str, out: Path) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0]).parse_args()
     torch.set_num_threads(1)
     facts = machine()
     versions = ", ".join(

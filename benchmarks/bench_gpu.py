@@ -47,7 +47,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import frog
-from benchmarks.measuring import heading
+from benchmarks.measuring import heading, told
 from benchmarks.random_choice import random_choice
 from frog.numerics.units import unit_count, unit_entries
 from frog.tuning import Tuner
@@ -256,9 +256,9 @@ def steps(size: Size, clock: Clock) -> list[str]:
              "|---|---|---|---|---|"]  # fmt: skip
     for name, bench in benches.items():
         ratios = [a / b for a, b in zip(taken[name], taken[LORA], strict=True)]
-        milliseconds = spread([1e3 * x for x in taken[name]], 1)
+        milliseconds = told([1e3 * x for x in taken[name]], 1)
         lines.append(f"| {name} | {bench.count:,} | {peaks[name]:.2f} | {milliseconds} | "
-                     f"{spread(ratios, 2)} |")  # fmt: skip
+                     f"{told(ratios)} |")  # fmt: skip
     return lines
 
 
@@ -285,12 +285,6 @@ def parts(size: Size, clock: Clock) -> list[str]:
         plain = plain if name != "neither" else taken
         lines.append(f"| {name} | {first:.1f} | {taken:.2f} | {taken / plain:.2f} |")
     return lines
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Median and extremes."""
-    told = [f"{x:.{digits}f}" for x in (statistics.median(values), min(values), max(values))]
-    return f"{told[0]} [{told[1]}, {told[2]}]"
 
 
 # -------------------------------------------------------------------------------- spectra
@@ -320,12 +314,12 @@ def spectra(size: Size, clock: Clock) -> list[str]:
         middle = {device: statistics.median(x) for device, x in taken.items()}
         here, there = found["cpu"], found[str(clock.device)]
         host, device = middle["cpu"], middle[str(clock.device)]
-        told = " | ".join(
-            "{:.1e} ({})".format(*max(difference(*pair, names) for pair in pairs))
-            for pairs in [list(zip(here.layers, there.layers, strict=True))]
-            for names in (SIZES, None)
-        )
-        lines.append(f"| {precision} | {host:.2f} | {device:.2f} | {host / device:.1f} | {told} |")
+        cells = [f"{host:.2f}", f"{device:.2f}", f"{host / device:.1f}"]
+        for names in (SIZES, None):
+            pairs = zip(here.layers, there.layers, strict=True)
+            worst, which = max(difference(a, b, names) for a, b in pairs)
+            cells.append(f"{worst:.1e} ({which})")
+        lines.append(f"| {precision} | " + " | ".join(cells) + " |")
     return lines
 
 

@@ -38,7 +38,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measuring import allocator_peak, heading, load_average, silence
+from benchmarks.measuring import allocator_peak, heading, load_average, silence, told
 from benchmarks.random_choice import random_choice
 from frog.tuning import Tuner
 from frog.types import Selection
@@ -310,11 +310,6 @@ def ratios(seconds: dict, name: str, to: str, which: int) -> list[float]:
     """Ratios within rounds, ascending."""
     pairs = zip(seconds[name], seconds[to], strict=True)
     return sorted(a[which] / b[which] for a, b in pairs)
-
-
-def told(found: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(found):.2f} [{found[0]:.2f}, {found[-1]:.2f}]"
 
 
 def verdicts(share: dict[str, float], seconds: dict) -> list[str]:

@@ -58,6 +58,12 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
+def told(values: list[float], digits: int = 2) -> str:
+    """Median [smallest, largest], with so many decimals."""
+    middle, least, most = (f"{x:.{digits}f}" for x in spread(values).values())
+    return f"{middle} [{least}, {most}]"
+
+
 @contextlib.contextmanager
 def blas_threads(count: int | None) -> Iterator[None]:
     """Hold every BLAS and torch at ``count`` threads; None leaves them as they are."""

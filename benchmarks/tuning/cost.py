@@ -101,8 +101,7 @@ def both(task: str, method: str, steps: int) -> dict[str, Any]:
 
 def spread(runs: Sequence[dict[str, Any]], key: str, factor: float = 1.0) -> str:
     """Median and extremes of a figure."""
-    values = [factor * r[key] for r in runs]
-    return f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
+    return measuring.told([factor * r[key] for r in runs], 1)
 
 
 def table(runs: Sequence[dict[str, Any]], default: str, command: str) -> str:

@@ -142,7 +142,7 @@ def test_a_grad_scaler_and_a_move_between_devices() -> None:
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_all_parts_follow_a_move(granularity: str) -> None:
-    """Made on the processor with noise and guards, trained, resumed and left on the GPU."""
+    """Made on the processor with noise and guards, trained on the GPU, and undone."""
     tuner = attach(granularity)
     before, mask = bits(tuner.model), masks(tuner)
     model = tuner.model.train().cuda()

@@ -76,9 +76,8 @@ def test_resuming_from_a_checkpoint_is_exact(tmp_path: Path, dtype: torch.dtype)
     loaded = transformers.LlamaForCausalLM.from_pretrained(
         tmp_path / "a" / "checkpoint-8", dtype=dtype
     )
-    assert all(
-        torch.equal(v, straight.cpu().state_dict()[k]) for k, v in loaded.state_dict().items()
-    )
+    trained = straight.cpu().state_dict()
+    assert all(torch.equal(v, trained[k]) for k, v in loaded.state_dict().items())
 
 
 def test_resuming_with_another_selection_is_refused(tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ def _at_start(tuner: Any) -> Iterator[None]:
     now: list[tuple[Tensor, Tensor, Tensor]] = []
     for compact in tuner.compacts:
         flat = compact.weight.data.view(-1)
-        now.append((flat, compact.index.to(flat.device), flat[compact.index].clone()))
-        flat.index_copy_(0, compact.index, compact.base.to(flat.device))
+        now.append((flat, compact.index, flat[compact.index].clone()))
+        flat.index_copy_(0, compact.index, compact.base)
     try:
         yield
     finally:

@@ -26,11 +26,15 @@ SIDE = 900
 @pytest.fixture
 def slow_model(tmp_path: Path) -> Path:
     """A model that takes a few seconds."""
-    folder = tmp_path / "model"
+    return write_model(tmp_path / "model", SIDE)
+
+
+def write_model(folder: Path, side: int) -> Path:
+    """Square matrices, all of one side."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     tensors = {
-        f"layers.{i}.mlp.up_proj.weight": rng.standard_normal((SIDE, SIDE)).astype(np.float32)
+        f"layers.{i}.mlp.up_proj.weight": rng.standard_normal((side, side)).astype(np.float32)
         for i in range(MATRICES)
     }
     save_file(tensors, folder / "model.safetensors")
@@ -136,14 +140,16 @@ def test_killed_run_resumes(slow_model, tmp_path):
     resumes(slow_model, out, cache, kept)
 
 
-def test_interruption_without_a_cache_says_what_is_lost(slow_model, tmp_path):
-    process = start(slow_model, tmp_path / "out", tmp_path / "cache", "--no-cache")
+def test_interruption_without_a_cache_says_what_is_lost(tmp_path):
+    # so large that much is left to do when the first line of progress comes
+    model = write_model(tmp_path / "model", 2 * SIDE)
+    process = start(model, tmp_path / "out", tmp_path / "cache", "--no-cache")
     assert process.stderr is not None
     first = process.stderr.readline()
     assert first.startswith("measured"), first
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr
     assert "are lost" in stderr
     assert "--no-cache" in stderr
     assert not (tmp_path / "cache").exists()
